@@ -1,0 +1,429 @@
+"""The configuration a team edits, as pydantic models.
+
+A config folder (``config/``, or the one ``KUNDENKREIS_CONFIG`` names) holds
+
+- ``model.yml``        the business rules: time zone, currency, order policy, lifecycle, RFM, consent
+- ``sources.yml``      where data comes from
+- ``segments.yml``     who belongs to which audience
+- ``destinations.yml`` the email tools
+- ``retention.yml``    how long rows about persons are kept
+
+Secrets are never in these files: they are Airflow connections, named by their id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from kundenkreis.destinations.config import DestinationsConfig
+from kundenkreis.errors import ConfigError
+from kundenkreis.sources.config import SourcesConfig
+
+_Strict = ConfigDict(extra="forbid", frozen=True)
+_Model = TypeVar("_Model", bound=BaseModel)
+_KEY = r"^[a-z][a-z0-9_]{0,62}$"
+
+
+def repository_root() -> Path:
+    """The checkout this package is installed from."""
+    return Path(__file__).resolve().parents[2]
+
+
+def home() -> Path:
+    """Where this checkout keeps its own state: ``KUNDENKREIS_HOME``, else ``.kundenkreis``."""
+    return Path(os.environ.get("KUNDENKREIS_HOME") or repository_root() / ".kundenkreis").resolve()
+
+
+def config_folder() -> Path:
+    """The config folder in use: ``KUNDENKREIS_CONFIG`` (absolute, or below the checkout)."""
+    named = os.environ.get("KUNDENKREIS_CONFIG")
+    if not named:
+        return repository_root() / "config"
+    path = Path(named)
+    if path.is_absolute() or path.exists():
+        return path.resolve()
+    return repository_root() / path
+
+
+class RfmFallbackCutoffs(BaseModel):
+    """Fixed cut points for a dimension whose quantiles collapse to fewer than three values."""
+
+    model_config = _Strict
+    recency_days: list[Decimal] = [Decimal(30), Decimal(90), Decimal(180), Decimal(365)]
+    frequency: list[Decimal] = [Decimal(1), Decimal(2), Decimal(3), Decimal(5)]
+    monetary: list[Decimal] = [Decimal(25), Decimal(50), Decimal(100), Decimal(250)]
+
+    @field_validator("recency_days", "frequency", "monetary")
+    @classmethod
+    def _four_rising(cls, value: list[Decimal]) -> list[Decimal]:
+        if len(value) != 4 or sorted(value) != value:
+            raise ValueError("needs exactly four numbers that do not fall")
+        return value
+
+
+class ModelSettings(BaseModel):
+    """``model.yml``: the rules of the customer model. Each is a dbt variable of the same name."""
+
+    model_config = _Strict
+    business_timezone: str = Field("Europe/Berlin", description="Days begin and end here.")
+    reporting_currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="Money is stated in it.")
+    exchange_rates: dict[str, Decimal] = Field(
+        default={}, description="Reporting currency per unit of another; an order's own rate wins."
+    )
+    refund_policy: Literal["net", "gross"] = Field(
+        "net", description="net: revenue after refunds; gross: refunds are ignored."
+    )
+    zero_value_orders: Literal["ignore", "count"] = Field(
+        "ignore", description="Whether an order worth nothing counts as an order."
+    )
+    revenue_includes_tax: bool = Field(True, description="Tax is part of revenue.")
+    revenue_includes_shipping: bool = Field(True, description="Shipping is part of revenue.")
+    counted_order_statuses: dict[str, list[str]] = Field(
+        default={"woocommerce": ["processing", "completed", "refunded"], "files": ["completed"]},
+        description="Per source, the statuses that count. All others never do.",
+    )
+    test_payment_methods: list[str] = Field(default=["test"], description="Orders paid so are tests.")
+    test_email_domains: list[str] = Field(
+        default=["example.test"], description="Orders from these domains are tests."
+    )
+    minimum_consent: Literal["double", "single", "existing_customer"] = Field(
+        "double", description="The weakest evidence that makes an address contactable."
+    )
+    identity_max_addresses: int = Field(10, ge=1, description="More addresses are ambiguous.")
+    gap_window_orders: int = Field(5, ge=2, le=5, description="Gaps the expected gap looks at.")
+    default_gap_days: int = Field(60, ge=1, description="Expected gap of a customer with one gap.")
+    min_gap_days: int = Field(14, ge=1, description="Lower bound of the expected gap.")
+    max_gap_days: int = Field(180, ge=1, description="Upper bound of the expected gap.")
+    at_risk_factor: Decimal = Field(Decimal("2.0"), gt=0, description="At risk after gap × this.")
+    churn_factor: Decimal = Field(Decimal("4.0"), gt=0, description="Churned after gap × this.")
+    new_customer_days: int = Field(30, ge=1, description="Length of the stage conversion.")
+    reactivated_days: int = Field(30, ge=1, description="Length of the stage reactivated.")
+    loyalty_min_orders: int = Field(5, ge=1, description="Order days within the loyalty window.")
+    loyalty_window_days: int = Field(365, ge=1, description="The loyalty window.")
+    retention_min_orders: int = Field(3, ge=1, description="Order days for the stage retention.")
+    dormant_lead_days: int = Field(365, ge=1, description="A lead without a sign becomes dormant.")
+    rfm_window_days: int | None = Field(None, ge=1, description="Orders RFM looks at; null is all.")
+    rfm_cutoffs: Literal["quantiles", "fixed"] = Field(
+        "quantiles", description="fixed: always the fallback cut points."
+    )
+    rfm_fallback_cutoffs: RfmFallbackCutoffs = RfmFallbackCutoffs()
+    global_holdout_percent: Decimal = Field(
+        Decimal(0), ge=0, le=50, description="Customers who get nothing at all, for comparison."
+    )
+    holdout_salt: str = Field("kundenkreis", description="Changing it draws all holdouts anew.")
+    label_language: Literal["en", "de"] = Field("en", description="Language of audience names.")
+
+    @field_validator("business_timezone")
+    @classmethod
+    def _known_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
+        return value
+
+
+class Labels(BaseModel):
+    """A name per language; the audience carries it in the email tool."""
+
+    model_config = _Strict
+    en: str
+    de: str
+
+
+class Segment(BaseModel):
+    """One audience definition of ``segments.yml``."""
+
+    model_config = _Strict
+    labels: Labels
+    description: str
+    where: str = Field(description="SQL over the columns of customer_360.")
+    destinations: list[str] = []
+    audience: str | None = Field(None, description="The audience's name; the label by default.")
+    attributes: list[str] = Field(default=[], description="Columns of customer_360 to send.")
+    holdout_percent: Decimal = Field(Decimal(0), ge=0, le=50)
+    max_change_percent: Decimal = Field(
+        Decimal(30), ge=0, description="Larger nightly changes are held for approval."
+    )
+    min_size: int = Field(0, ge=0, description="A smaller audience is held.")
+    initial: Literal["allow", "hold"] = Field("hold", description="Whether a first sync may go.")
+    priority: int = Field(100, ge=0)
+    enabled: bool = True
+    owner: str = ""
+
+    @field_validator("where")
+    @classmethod
+    def _one_expression(cls, value: str) -> str:
+        if ";" in value or "--" in value or "/*" in value:
+            raise ValueError("must be one SQL expression, without ';' and comments")
+        return value.strip()
+
+    @field_validator("attributes")
+    @classmethod
+    def _never_sent(cls, value: list[str]) -> list[str]:
+        forbidden = {"birthday", "email", "is_contactable"} & set(value)
+        if forbidden:
+            raise ValueError(f"may not contain {', '.join(sorted(forbidden))}: it is never sent")
+        return value
+
+
+class SegmentsConfig(BaseModel):
+    """``segments.yml``."""
+
+    model_config = _Strict
+    segments: dict[str, Segment] = {}
+
+    @field_validator("segments")
+    @classmethod
+    def _keys(cls, value: dict[str, Segment]) -> dict[str, Segment]:
+        import re
+
+        for key in value:
+            if not re.fullmatch(_KEY, key):
+                raise ValueError(f"key '{key}' must be lower case letters, digits and _")
+        return value
+
+
+class RetentionConfig(BaseModel):
+    """``retention.yml``: how long rows about persons are kept (days)."""
+
+    model_config = _Strict
+    raw_payload_days: int = Field(90, ge=1)
+    lead_days: int = Field(730, ge=1)
+    consent_proof_days: int = Field(1095, ge=1)
+
+
+class Settings(BaseModel):
+    """Everything the config folder says."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    folder: Path
+    model: ModelSettings
+    sources: dict[str, Any]
+    segments: dict[str, Segment]
+    destinations: dict[str, Any]
+    retention: RetentionConfig
+
+    @property
+    def active_segments(self) -> dict[str, Segment]:
+        """The segments that are switched on."""
+        return {key: segment for key, segment in self.segments.items() if segment.enabled}
+
+    def audience_name(self, segment: Segment) -> str:
+        """The name a segment's audience has in the email tools."""
+        return segment.audience or getattr(segment.labels, self.model.label_language)
+
+    def dbt_vars(self) -> dict[str, Any]:
+        """The variables every dbt call gets; the run adds its date, schema and ids."""
+        values: dict[str, Any] = json.loads(self.model.model_dump_json(exclude={"label_language"}))
+        for name in ("exchange_rates", "at_risk_factor", "churn_factor", "global_holdout_percent"):
+            values[name] = _numbers(values[name])
+        values["rfm_fallback_cutoffs"] = _numbers(values["rfm_fallback_cutoffs"])
+        values["enabled_sources"] = sorted(self.sources)
+        values["enabled_destinations"] = sorted(self.destinations)
+        values["segments"] = [
+            {
+                "key": key,
+                "where": segment.where,
+                "destinations": [
+                    {"destination": name, "audience": self.audience_name(segment)}
+                    for name in segment.destinations
+                    if name in self.destinations
+                ],
+                "attributes": segment.attributes,
+                "holdout_percent": float(segment.holdout_percent),
+                "max_change_percent": float(segment.max_change_percent),
+                "min_size": segment.min_size,
+                "initial": segment.initial,
+                "priority": segment.priority,
+            }
+            for key, segment in self.active_segments.items()
+        ]
+        return values
+
+    def local_date(self, moment: Any) -> date:
+        """The business day a moment falls on."""
+        day: date = moment.astimezone(ZoneInfo(self.model.business_timezone)).date()
+        return day
+
+
+def load_settings(config_dir: Path | None = None) -> Settings:
+    """Read and check a config folder.
+
+    Args:
+        config_dir: the folder; `config_folder()` by default. A missing file means its defaults,
+            except ``sources.yml``, which must exist.
+
+    Raises:
+        ConfigError: names file, line, key, what was found and what is allowed.
+    """
+    folder = config_dir or config_folder()
+    if not (folder / "sources.yml").exists():
+        raise ConfigError(
+            f"{folder}: there is no sources.yml. KUNDENKREIS_CONFIG must name a config folder "
+            "such as config/ or examples/online_retail/."
+        )
+    model = _read(folder / "model.yml", ModelSettings)
+    sources = _read(folder / "sources.yml", SourcesConfig)
+    segments = _read(folder / "segments.yml", SegmentsConfig)
+    destinations = _read(folder / "destinations.yml", DestinationsConfig)
+    retention = _read(folder / "retention.yml", RetentionConfig)
+    settings = Settings(
+        folder=folder,
+        model=model,
+        sources=_present(sources),
+        segments=segments.segments,
+        destinations=_present(destinations),
+        retention=retention,
+    )
+    _check_references(settings)
+    return settings
+
+
+def _check_references(settings: Settings) -> None:
+    from kundenkreis.destinations.config import DestinationsConfig as Known
+
+    file = settings.folder / "segments.yml"
+    names: dict[str, str] = {}
+    for key, segment in settings.segments.items():
+        for destination in segment.destinations:
+            if destination not in Known.model_fields:
+                raise ConfigError(
+                    f"{_where(file, ('segments', key, 'destinations'))}: '{destination}' is no "
+                    f"destination. Allowed: {', '.join(sorted(Known.model_fields))}."
+                )
+        name = settings.audience_name(segment)
+        if name in names:
+            raise ConfigError(
+                f"{_where(file, ('segments', key))}: has the same audience name as segment "
+                f"'{names[name]}': '{name}'. Give one of them another label or audience."
+            )
+        names[name] = key
+
+
+def _present(config: BaseModel) -> dict[str, Any]:
+    return {
+        name: value
+        for name in type(config).model_fields
+        if (value := getattr(config, name)) is not None
+    }
+
+
+def _numbers(value: Any) -> Any:
+    """Decimals travel through JSON as strings; dbt wants numbers."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
+def _read(file: Path, model: type[_Model]) -> _Model:
+    if not file.exists():
+        return model()
+    text = file.read_text(encoding="utf-8")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(f"{file}{line}: not valid YAML: {problem}.") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{file}:1: must hold keys and values, found {type(data).__name__}.")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(file, error, model)) from None
+
+
+def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
+    lines = []
+    for problem in error.errors():
+        location = tuple(problem["loc"])
+        key = ".".join(str(part) for part in location)
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_allowed_keys(model, location[:-1])) or "none"
+            text = f"unknown key. Allowed here: {allowed}."
+        elif problem["type"] == "missing":
+            text = "is required and missing."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            text = f"found {_shown(problem.get('input'))}: {message}."
+        lines.append(f"{_where(file, location)}: {key}: {text}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _allowed_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed at a place of a config model; empty where it cannot be told."""
+    schema: dict[str, Any] = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    here: dict[str, Any] = schema
+    for part in location:
+        here = _step(_resolve(here, definitions), part)
+        if not here:
+            return []
+    return sorted(_resolve(here, definitions).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        target: dict[str, Any] = definitions[schema["$ref"].rsplit("/", 1)[-1]]
+        return target
+    for option in schema.get("anyOf", []):
+        if option.get("type") != "null":
+            return _resolve(option, definitions)
+    return schema
+
+
+def _step(schema: dict[str, Any], part: Any) -> dict[str, Any]:
+    if isinstance(part, int):
+        return dict(schema.get("items", {}))
+    properties = schema.get("properties", {})
+    extra = schema.get("additionalProperties", {})
+    return dict(properties.get(part) or (extra if isinstance(extra, dict) else {}))
+
+
+def _where(file: Path, location: tuple[Any, ...]) -> str:
+    line = _line_of(file, location)
+    return f"{file}:{line}" if line else str(file)
+
+
+def _line_of(file: Path, location: tuple[Any, ...]) -> int:
+    """The line a key stands on, or that of its nearest parent in the file; 0 when unknown."""
+    if not file.exists():
+        return 0
+    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == str(part)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                break
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -1,0 +1,87 @@
+"""How to reach the warehouse: ``AIRFLOW_CONN_WAREHOUSE`` or the embedded server."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from kundenkreis.connections import Connection, connection_from_environment
+from kundenkreis.errors import WarehouseError
+from kundenkreis.warehouse import embedded
+
+CONNECTION_ID = "warehouse"
+
+
+def warehouse_dsn() -> str:
+    """The warehouse's libpq URI. The embedded server must be running already.
+
+    Raises:
+        WarehouseError: there is neither a connection nor an embedded server.
+    """
+    if os.environ.get("AIRFLOW_CONN_WAREHOUSE"):
+        return dsn_of(connection_from_environment(CONNECTION_ID))
+    server = embedded.default_server()
+    if not server.port:
+        raise WarehouseError(
+            "There is no warehouse yet. Run `kundenkreis warehouse start` for the embedded one, "
+            "or set AIRFLOW_CONN_WAREHOUSE to your own PostgreSQL."
+        )
+    return server.dsn()
+
+
+def dsn_of(connection: Connection) -> str:
+    """Turn a connection into a libpq URI."""
+    login = quote(connection.login, safe="")
+    password = quote(connection.password, safe="")
+    host = connection.host or "127.0.0.1"
+    options = "&".join(f"{key}={quote(value, safe='')}" for key, value in connection.extra.items())
+    return (
+        f"postgresql://{login}:{password}@{host}:{connection.port or 5432}/"
+        f"{connection.path or 'warehouse'}" + (f"?{options}" if options else "")
+    )
+
+
+def connect(
+    dsn: str | None = None,
+    *,
+    application_name: str = "kundenkreis",
+    autocommit: bool = False,
+) -> psycopg.Connection:
+    """Open a session on the warehouse.
+
+    Raises:
+        WarehouseError: it cannot be reached; the message names host, port and database.
+    """
+    dsn = dsn or warehouse_dsn()
+    try:
+        return psycopg.connect(
+            dsn, application_name=application_name, autocommit=autocommit, connect_timeout=15
+        )
+    except psycopg.OperationalError as error:
+        raise WarehouseError(_unreachable(dsn, error)) from None
+
+
+def dbt_environment(dsn: str) -> dict[str, str]:
+    """The environment variables that dbt_project/profiles.yml reads."""
+    parts = conninfo_to_dict(dsn)
+    return {
+        "KUNDENKREIS_DBT_HOST": str(parts.get("host") or "127.0.0.1"),
+        "KUNDENKREIS_DBT_PORT": str(parts.get("port") or 5432),
+        "KUNDENKREIS_DBT_USER": str(parts.get("user") or ""),
+        "KUNDENKREIS_DBT_PASSWORD": str(parts.get("password") or ""),
+        "KUNDENKREIS_DBT_DBNAME": str(parts.get("dbname") or "warehouse"),
+    }
+
+
+def _unreachable(dsn: str, error: psycopg.OperationalError) -> str:
+    parts = conninfo_to_dict(dsn)
+    where = f"{parts.get('host')}:{parts.get('port')}/{parts.get('dbname')}"
+    lines = str(error).splitlines()
+    return (
+        f"The warehouse at {where} cannot be reached: {lines[-1].strip() if lines else 'no answer'}. "
+        "Start the embedded one with `kundenkreis warehouse start`, or check "
+        "AIRFLOW_CONN_WAREHOUSE."
+    )

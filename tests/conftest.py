@@ -1,0 +1,85 @@
+"""Fixtures shared by all tests: a real PostgreSQL for the session, a fresh database per test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Nothing in a test may reach a developer's own warehouse, config or vendors.
+for _name in list(os.environ):
+    if _name.startswith(("AIRFLOW_CONN_", "KUNDENKREIS_CONFIG", "KUNDENKREIS_FAILPOINT")):
+        del os.environ[_name]
+_HOME = Path(tempfile.mkdtemp(prefix="kundenkreis-tests-"))
+os.environ["KUNDENKREIS_HOME"] = str(_HOME)
+os.environ["AIRFLOW_HOME"] = str(_HOME / "airflow")
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
+
+_TEMPLATE = "kundenkreis_template"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[object]:
+    """One embedded server for the whole session, without fsync because nothing in it is kept."""
+    from kundenkreis.warehouse import embedded
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    server = embedded.start(embedded.EmbeddedServer(_HOME / "postgres"), fsync="off")
+    import psycopg
+
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f'create database "{_TEMPLATE}"')
+    ensure_schemas(server.dsn(_TEMPLATE))
+    yield server
+    embedded.stop(server)
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def warehouse_dsn(postgres: object) -> Iterator[str]:
+    """The libpq URI of a fresh warehouse database that holds the schemas and nothing else."""
+    yield from _fresh_database(postgres)
+
+
+@pytest.fixture(scope="module")
+def module_warehouse_dsn(postgres: object) -> Iterator[str]:
+    """As `warehouse_dsn`, shared by the tests of one module."""
+    yield from _fresh_database(postgres)
+
+
+def _fresh_database(server: object) -> Iterator[str]:
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = server.dsn("postgres")  # type: ignore[attr-defined]
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f'create database "{name}" template "{_TEMPLATE}"')
+    yield server.dsn(name)  # type: ignore[attr-defined]
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture
+def clean_env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without any Kundenkreis or Airflow connection variable."""
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW_CONN_", "KUNDENKREIS_FAILPOINT", "KUNDENKREIS_CONFIG")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real data sets; skips with its reason where it is not there."""
+    named = os.environ.get("KUNDENKREIS_DATA", "")
+    folder = Path(named)
+    if not named or not (folder / "online_retail").is_dir():
+        pytest.skip("KUNDENKREIS_DATA does not name a folder with online_retail/ and cdnow/")
+    return folder
