@@ -1,0 +1,189 @@
+"""What every email tool has to be able to do, and the plain data that passes between it and us.
+
+A destination knows one vendor's API and nothing about the warehouse, the plan or the ledger. It
+never decides who gets what. Three rules hold for all of them (design: Activation):
+
+* no consent or status field is ever sent for a contact the tool already knows;
+* the outcome of a row is read from the answer's body, row by row, not from the HTTP status;
+* every call is an idempotent upsert, add or remove, because it may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+State = Literal[
+    "subscribed", "unsubscribed", "bounced", "complained", "pending", "blocklisted", "archived"
+]
+Evidence = Literal["double", "single"]
+Operation = Literal["upsert", "add", "remove"]
+AttributeType = Literal["text", "number", "date"]
+AttributeValue = str | int | float | bool | None
+
+SUPPRESSING_STATES: frozenset[str] = frozenset(
+    {"unsubscribed", "bounced", "complained", "pending", "blocklisted", "archived"}
+)
+"""States in which a contact is never written to. Leaving an audience stays allowed."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a tool can do, so that plan and delivery fit their calls to it.
+
+    batch_size: rows per call of each operation.
+    membership: what an audience is in this tool.
+    rate_limit: shape of its limit (see `kundenkreis.http`): ``none``, ``concurrency`` or ``window``.
+    parallel_batches: batches of one operation that may be under way at once.
+    reads_members: whether an audience can be read back.
+    """
+
+    batch_size: Mapping[Operation, int]
+    membership: Literal["list", "tag", "segment"]
+    rate_limit: Literal["none", "concurrency", "window"]
+    parallel_batches: int = 1
+    reads_members: bool = True
+
+
+@dataclass(frozen=True)
+class SubscriberState:
+    """What the tool says about one of its contacts. ``address`` is lower case.
+
+    ``evidence`` is the opt-in the tool can vouch for; None when it has none of its own.
+    """
+
+    address: str
+    state: State
+    evidence: Evidence | None
+    state_changed_at: datetime | None
+    vendor_id: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to do: set attributes (upsert), or join or leave the batch's audience.
+
+    vendor_id: the tool's id of the contact; None when the tool does not know it.
+    may_create: there is recorded proof, and the team allows contacts to be created.
+    attributes: only what changed; None clears a value.
+    """
+
+    key: str
+    address: str
+    vendor_id: str | None = None
+    may_create: bool = False
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one operation; for add and remove all of one audience (the tool's id of it)."""
+
+    operation: Operation
+    rows: Sequence[Row]
+    audience_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one row, by its ``key``.
+
+    vendor_id: the contact's id when this call created it. reason never holds an address.
+    """
+
+    key: str
+    state: Literal["confirmed", "rejected"]
+    reason_code: str | None = None
+    reason: str | None = None
+    vendor_id: str | None = None
+    created: bool = False
+
+
+@dataclass(frozen=True)
+class Audience:
+    """An audience in the tool. ``created``: it was not there before this call."""
+
+    vendor_id: str
+    created: bool
+
+
+class Destination(Protocol):
+    """One connected email tool. `VendorError` and `CredentialError` come out of every method."""
+
+    name: str
+    capabilities: Capabilities
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests made so far."""
+        ...
+
+    def read_subscriber_states(
+        self, our_audience_ids: frozenset[str], since: datetime | None = None
+    ) -> Iterator[list[SubscriberState]]:
+        """All contacts of the tool in pages; only those changed since ``since`` where it can.
+
+        Membership of the audiences in ``our_audience_ids`` is never evidence of an opt-in: we put
+        people there. Leaving one of them is a withdrawal.
+        """
+        ...
+
+    def ensure_audience(self, name: str, known_id: str | None) -> Audience:
+        """The tool's audience for ``known_id`` if it still exists, else by name, else a new one."""
+        ...
+
+    def ensure_attributes(self, types: Mapping[str, AttributeType]) -> None:
+        """Make sure the tool has a place for every attribute."""
+        ...
+
+    def deliver(self, batch: Batch, on_sent: Callable[[str], None]) -> list[Outcome]:
+        """Carry out a batch; one outcome per row, in any order, duplicates included.
+
+        ``on_sent`` is called with the vendor's reference when a job was accepted that is settled
+        later. A batch-wide failure raises; then nothing is known about its rows.
+        """
+        ...
+
+    def read_members(self, audience_id: str) -> Iterator[list[str]]:
+        """The lower-cased addresses in an audience, in pages."""
+        ...
+
+    def erase(self, address: str) -> bool:
+        """Delete a contact and what the tool knows of it. False when there was none."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def normalise_address(address: str) -> str:
+    """The form addresses are compared in. The warehouse normalises domains before (IDNA)."""
+    return address.strip().lower()
+
+
+def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:
+    """Fold duplicates in a batch: the last row of an address is the one to send.
+
+    Returns the rows by address and, by address, the keys of all rows that share it.
+    """
+    by_address: dict[str, Row] = {}
+    keys: dict[str, list[str]] = {}
+    for row in rows:
+        address = normalise_address(row.address)
+        by_address[address] = row
+        keys.setdefault(address, []).append(row.key)
+    return by_address, keys
+
+
+def parse_time(value: Any) -> datetime | None:
+    """An ISO 8601 time with a zone; None for nothing, for nonsense and for a time without zone."""
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -1,0 +1,81 @@
+"""``destinations.yml``: which email tools are connected, and how. Light: imports only pydantic.
+
+Every tool names the Airflow connection that holds its address and credential; none is ever written
+here. ``create_contacts`` is off by default: with it, a person the tool does not know is created,
+and only with recorded proof of a single or double opt-in (design: Activation).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_Strict = ConfigDict(extra="forbid", frozen=True)
+
+
+class DestinationSettings(BaseModel):
+    """What every email tool needs."""
+
+    model_config = _Strict
+    connection: str = Field(description="The Airflow connection's id.")
+    create_contacts: bool = Field(
+        False, description="Create people the tool does not know, with recorded proof of opt-in."
+    )
+    max_rejections: int = Field(
+        5, ge=1, le=20, description="After this many refusals a row waits for a new payload."
+    )
+
+
+class ListmonkSettings(DestinationSettings):
+    """listmonk: audiences are private lists."""
+
+    connection: str = "listmonk"
+    consent_lists: list[str] = Field(
+        default=[],
+        description="Lists whose subscriptions are evidence; default: all that are not ours.",
+    )
+    new_contact_list: str = Field(
+        "Kundenkreis contacts",
+        description="List on which created contacts are confirmed; made when it is missing.",
+    )
+    attribute_key: str = Field(
+        "kundenkreis", description="The key of a subscriber's attribs that holds what we send."
+    )
+
+
+class MailchimpSettings(DestinationSettings):
+    """Mailchimp: audiences are static segments (tags) of one Mailchimp audience (list)."""
+
+    connection: str = "mailchimp"
+    list_id: str | None = Field(
+        None, description="Mailchimp's audience id; may be left out when the account has only one."
+    )
+    merge_tags: dict[str, str] = Field(
+        default={}, description="Attribute to merge tag; by default derived from its name."
+    )
+
+    @field_validator("merge_tags")
+    @classmethod
+    def _valid_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        for tag in value.values():
+            if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,9}", tag):
+                raise ValueError(f"'{tag}' must be 1-10 capitals, digits or _")
+        if len(set(value.values())) != len(value):
+            raise ValueError("gives two attributes the same merge tag")
+        return value
+
+
+class DestinationsConfig(BaseModel):
+    """``destinations.yml``: a tool that is left out is not connected."""
+
+    model_config = _Strict
+    listmonk: ListmonkSettings | None = None
+    mailchimp: MailchimpSettings | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, value: Any) -> Any:
+        """``listmonk:`` with nothing below it connects the tool with its defaults."""
+        return {} if value is None else value
