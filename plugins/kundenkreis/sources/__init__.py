@@ -45,7 +45,7 @@ def extract(
     if source_name == "files":
         from kundenkreis.sources import files
 
-        return files.extract(source_settings, run, files.config_folder(settings))
+        return files.extract(source_settings, run, settings.folder)
     if source_name == "woocommerce":
         from kundenkreis.sources import woocommerce
 

@@ -1,7 +1,7 @@
 """Settings of the sources: what may stand in ``config/sources.yml``.
 
 Pydantic only, so that reading the configuration stays cheap. Each class is the value of one key of
-``sources.yml``: ``files``, ``woocommerce``, ``hubspot`` (see `SOURCE_SETTINGS`). Credentials are
+``sources.yml`` (see `SourcesConfig`). Credentials are
 connections, never settings.
 """
 
@@ -253,7 +253,6 @@ def _require_line_value(columns: dict[str, ColumnMapping]) -> None:
 class FilesSourceSettings(_Settings):
     """Key ``files``: exports of any system, by column mapping."""
 
-    enabled: bool = True
     datasets: tuple[FileDataset, ...] = ()
 
     @model_validator(mode="after")
@@ -292,7 +291,6 @@ class WooCommerceSettings(_Settings):
     newsletter_meta_key: the meta field in which the shop's newsletter plug-in records an opt-in.
     """
 
-    enabled: bool = True
     connection: str = "woocommerce"
     overlap_hours: Annotated[float, Field(ge=0, le=720)] = 24
     page_size: Annotated[int, Field(ge=1, le=100)] = 100
@@ -310,7 +308,6 @@ class HubSpotSettings(_Settings):
     searches_per_second: search has a limit of its own, per account.
     """
 
-    enabled: bool = True
     connection: str = "hubspot"
     overlap_hours: Annotated[float, Field(ge=0, le=720)] = 6
     page_size: Annotated[int, Field(ge=1, le=200)] = 200
@@ -319,11 +316,10 @@ class HubSpotSettings(_Settings):
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
 
 
-SourceSettings = FilesSourceSettings | WooCommerceSettings | HubSpotSettings
+class SourcesConfig(BaseModel):
+    """``sources.yml``: the systems to read; one that is not there is not read."""
 
-SOURCE_SETTINGS: dict[str, type[SourceSettings]] = {
-    "files": FilesSourceSettings,
-    "woocommerce": WooCommerceSettings,
-    "hubspot": HubSpotSettings,
-}
-"""The keys of ``sources.yml`` and the settings each takes."""
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    files: FilesSourceSettings | None = None
+    woocommerce: WooCommerceSettings | None = None
+    hubspot: HubSpotSettings | None = None
