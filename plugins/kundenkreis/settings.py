@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -122,6 +122,11 @@ class ModelSettings(BaseModel):
     )
     holdout_salt: str = Field("kundenkreis", description="Changing it draws all holdouts anew.")
     label_language: Literal["en", "de"] = Field("en", description="Language of audience names.")
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The business time zone."""
+        return ZoneInfo(self.business_timezone)
 
     @field_validator("business_timezone")
     @classmethod
@@ -251,10 +256,9 @@ class Settings(BaseModel):
         ]
         return values
 
-    def local_date(self, moment: Any) -> date:
+    def local_date(self, moment: datetime) -> date:
         """The business day a moment falls on."""
-        day: date = moment.astimezone(ZoneInfo(self.model.business_timezone)).date()
-        return day
+        return moment.astimezone(self.model.zone).date()
 
 
 def load_settings(config_dir: Path | None = None) -> Settings:

@@ -1,0 +1,33 @@
+"""One operator per task of the night: connection in, call, summary out.
+
+This package and `dags/` are the only places that import Airflow. What a task does is in
+`kundenkreis.night`.
+"""
+
+from __future__ import annotations
+
+from kundenkreis.operators.night import (
+    DeliverOperator,
+    ExtractOperator,
+    GateOperator,
+    PlanOperator,
+    PublishOperator,
+    ReadSubscribersOperator,
+    ReconcileOperator,
+    ReportOperator,
+    SegmentOperator,
+    TransformOperator,
+)
+
+__all__ = [
+    "ExtractOperator",
+    "ReadSubscribersOperator",
+    "GateOperator",
+    "TransformOperator",
+    "SegmentOperator",
+    "PublishOperator",
+    "PlanOperator",
+    "DeliverOperator",
+    "ReconcileOperator",
+    "ReportOperator",
+]

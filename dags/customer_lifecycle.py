@@ -1,0 +1,115 @@
+"""
+### The nightly run: from shop and CRM to the email tools
+
+`extract → gate_landing → transform → segment → gate_marts → publish → plan → deliver → reconcile → report`
+
+| task | when it is red |
+|---|---|
+| `extract.*` | The message names the system and the call. Nothing was changed; clear it when the system answers again. |
+| `gate_landing` | What landed cannot be right. The message names table and expectation; the marts still show last night. |
+| `transform`, `segment` | A model or data test failed; the message names it. Readers still see last night. |
+| `gate_marts` | The new marts are wrong and were not published. |
+| `publish` | Readers held the views too long, or the contract of `marts` would break; the message names them. |
+| `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |
+
+Everything computes one day: the param `as_of`, else the day before the run. Clearing any task and
+what follows it is always safe.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, Asset, Param, TaskGroup, TriggerRule
+
+from kundenkreis.operators import (
+    DeliverOperator,
+    ExtractOperator,
+    GateOperator,
+    PlanOperator,
+    PublishOperator,
+    ReadSubscribersOperator,
+    ReconcileOperator,
+    ReportOperator,
+    SegmentOperator,
+    TransformOperator,
+)
+from kundenkreis.settings import load_settings
+
+settings = load_settings()
+
+with DAG(
+    dag_id="customer_lifecycle",
+    doc_md=__doc__,
+    description="Shop and CRM in, lifecycle segments out to the email tools",
+    # Quarter past midnight in the business time zone: the day that has just ended is complete.
+    schedule="15 0 * * *",
+    start_date=datetime(2024, 1, 1, tzinfo=settings.model.zone),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    tags=["kundenkreis", "nightly"],
+    params={
+        "as_of": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="As-of date",
+            description="The day to compute; empty means the day before the run.",
+        )
+    },
+    default_args={
+        "owner": "data-engineering",
+        "retries": int(os.environ.get("KUNDENKREIS_TASK_RETRIES", "2")),
+        "retry_delay": timedelta(minutes=2),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(hours=3),
+    },
+) as dag:
+    with TaskGroup("extract", tooltip="Everything that is read from outside") as extract:
+        for source in settings.sources:
+            ExtractOperator(
+                task_id=source,
+                source=source,
+                outlets=[Asset(name=f"raw_{source}", uri=f"x-kundenkreis://raw/{source}")],
+            )
+        for destination in settings.destinations:
+            ReadSubscribersOperator(task_id=f"{destination}_subscribers", destination=destination)
+
+    gate_landing = GateOperator(task_id="gate_landing", gate="landing")
+    transform = TransformOperator(task_id="transform")
+    marts_schema = transform.output["schema_name"]
+    segment = SegmentOperator(task_id="segment", marts_schema=marts_schema)
+    gate_marts = GateOperator(task_id="gate_marts", gate="marts", marts_schema=marts_schema)
+    publish = PublishOperator(
+        task_id="publish",
+        marts_schema=marts_schema,
+        gate_results=gate_marts.output,
+        outlets=[Asset(name="marts", uri="x-kundenkreis://marts")],
+    )
+    publication_id = publish.output["publication_id"]
+    plan = PlanOperator(task_id="plan", marts_schema=marts_schema, publication_id=publication_id)
+    # A night without anything to publish skips what follows; a failure still turns the run red.
+    report = ReportOperator(task_id="report", trigger_rule=TriggerRule.NONE_FAILED)
+
+    extract >> gate_landing >> transform >> segment >> gate_marts >> publish >> plan >> report
+
+    with TaskGroup("deliver", tooltip="One task per email tool") as deliver:
+        deliveries = {
+            destination: DeliverOperator(
+                task_id=destination,
+                destination=destination,
+                publication_id=publication_id,
+                outlets=[
+                    Asset(name=f"audience_{destination}", uri=f"x-kundenkreis://audience/{destination}")
+                ],
+            )
+            for destination in settings.destinations
+        }
+    with TaskGroup("reconcile", tooltip="What the tools say they hold") as reconcile:
+        for destination, delivery in deliveries.items():
+            check = ReconcileOperator(
+                task_id=destination, destination=destination, publication_id=publication_id
+            )
+            plan >> delivery >> check >> report

@@ -1,0 +1,145 @@
+"""One night in this process: the real DAG, run by Airflow's own `dag.test()`.
+
+Nothing else has to be running. Airflow's metadata of these runs is an SQLite file of its own, so
+a scheduler that works on the main metadata database never picks one up, and a run that was killed
+disturbs no later one. Airflow's log goes to a file; the terminal shows the night's progress.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from kundenkreis.airflow_home import airflow_environment
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.settings import home
+
+DAG_ID = "customer_lifecycle"
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """The outcome of one night.
+
+    Attributes:
+        run_id: Airflow's run id.
+        succeeded: whether Airflow calls the run a success.
+        failed: the failed tasks with their messages, in the order in which they failed.
+        log: the file with Airflow's log.
+    """
+
+    run_id: str
+    succeeded: bool
+    failed: dict[str, str]
+    log: Path
+
+
+def run_night(as_of: date | None, watch: Callable[[str, str], None]) -> LocalRun:
+    """Run the DAG once and wait for it.
+
+    Args:
+        as_of: the day to compute; the day before today when None.
+        watch: gets the task id and a line of progress; ``started``, ``success``, ``failed`` and
+            ``skipped`` are lines of their own.
+
+    Raises:
+        KundenkreisError: the DAG cannot be loaded; names file and reason.
+    """
+    logs = home() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"night_{datetime.now(UTC):%Y%m%dT%H%M%S}_{os.getpid()}.log"
+    database = home() / "airflow" / "in_process.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(airflow_environment(f"sqlite:///{database}"))
+    # A person is waiting: connectors retry on their own, whole tasks do not.
+    os.environ.setdefault("KUNDENKREIS_TASK_RETRIES", "0")
+    with _output_to(log):
+        _prepare_metadata()
+        dag = _load_dag()
+        return _run(dag, as_of, watch, log)
+
+
+def _prepare_metadata() -> None:
+    from airflow.utils.db import check_migrations, initdb
+
+    try:
+        check_migrations(0)
+    except (TimeoutError, SystemExit, Exception):  # a new or an older file
+        initdb()
+
+
+def _load_dag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    if bag.import_errors:
+        messages = [_last_line(text) for text in bag.import_errors.values()]
+        raise KundenkreisError(" ".join(messages))
+    return bag.get_dag(DAG_ID)
+
+
+def _last_line(text: str) -> str:
+    """The message of an import error without its stack trace."""
+    lines = [line for line in text.strip().splitlines() if line and not line.startswith(" ")]
+    return lines[-1].removeprefix("kundenkreis.errors.") if lines else text
+
+
+def _run(
+    dag: Any, as_of: date | None, watch: Callable[[str, str], None], log: Path
+) -> LocalRun:
+    from kundenkreis.operators import night as operators
+
+    failed: dict[str, str] = {}
+
+    def started(context: Any) -> None:
+        watch(context["ti"].task_id, "started")
+
+    def succeeded(context: Any) -> None:
+        watch(context["ti"].task_id, "success")
+
+    def skipped(context: Any) -> None:
+        watch(context["ti"].task_id, "skipped")
+
+    def broke(context: Any) -> None:
+        task_id = context["ti"].task_id
+        failed[task_id] = str(context.get("exception") or "failed")
+        watch(task_id, "failed")
+
+    for task in dag.tasks:
+        task.on_execute_callback = [started]
+        task.on_success_callback = [succeeded]
+        task.on_skipped_callback = [skipped]
+        task.on_failure_callback = [broke]
+    operators.watcher = watch
+    try:
+        conf = {"as_of": as_of.isoformat()} if as_of else None
+        dag_run = dag.test(run_conf=conf)
+    finally:
+        operators.watcher = None
+    return LocalRun(dag_run.run_id, str(dag_run.state) == "success", failed, log)
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send everything this process and its libraries print to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])

@@ -1,0 +1,247 @@
+"""What each task of the night does, in the order of the night.
+
+Every function takes the run's context and returns a small summary: counts and ids, never personal
+data, because the summary becomes an XCom and a row of ``operations.task_results``. No function
+imports Airflow; `kundenkreis.operators` wraps each in an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from kundenkreis.connections import Resolver
+from kundenkreis.failpoints import reach
+from kundenkreis.settings import Settings
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all tasks of one run share.
+
+    Attributes:
+        run_id: Airflow's run id.
+        as_of_date: the day D the whole night computes (design: The night, in one line).
+        dsn: the warehouse, as a libpq URI.
+        settings: the config folder's content.
+        resolve: finds a connection by id.
+        is_backfill: history is filled and nothing is published or sent.
+        progress: takes one line at a time for a person who watches.
+    """
+
+    run_id: str
+    as_of_date: date
+    dsn: str
+    settings: Settings
+    resolve: Resolver
+    is_backfill: bool
+    progress: Callable[[str], None]
+
+
+def prepare(run: RunContext) -> Summary:
+    """Create what is missing in the warehouse."""
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    ensure_schemas(run.dsn)
+    return {"as_of_date": run.as_of_date.isoformat()}
+
+
+def extract(run: RunContext, source: str) -> Summary:
+    """Load what changed in a source since its last cursor into ``raw_<source>``."""
+    from kundenkreis import sources
+
+    return sources.extract(
+        source, run.settings, run.resolve, run.dsn, run.run_id, run.as_of_date, run.progress
+    )
+
+
+def read_subscribers(run: RunContext, destination: str) -> Summary:
+    """Read an email tool's own subscriber states: who unsubscribed, bounced or confirmed."""
+    from kundenkreis import activation
+
+    return activation.read_subscriber_states(
+        destination, run.settings, run.resolve, run.dsn, run.run_id, run.progress
+    )
+
+
+def gate_landing(run: RunContext) -> Summary:
+    """Stop the night when what landed cannot be right."""
+    from kundenkreis import quality
+
+    return quality.run_gate(
+        "landing", run.settings, run.dsn, run.run_id, run.as_of_date, None, run.progress
+    )
+
+
+def transform(run: RunContext) -> Summary:
+    """Build staging, intermediate and the marts up to orders, RFM and lifecycle.
+
+    Chooses the colour; every later task uses the one returned here.
+    """
+    from kundenkreis.warehouse import publish
+
+    schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
+    run.progress(f"builds {schema}")
+    counts = _dbt_build(run, schema, "tag:transform")
+    publish.clear_dirty(run.dsn, schema)
+    rejected = _quarantine_rejected_orders(run)
+    return {"schema_name": schema, "dbt": counts, "rejected": rejected}
+
+
+def segment(run: RunContext, schema: str) -> Summary:
+    """Build what stands on the transformed marts: customer_360 and the segment members."""
+    from kundenkreis.errors import TransformError
+
+    try:
+        counts = _dbt_build(run, schema, "tag:segment")
+    except TransformError as error:
+        _name_broken_segment(run, schema, error)
+        raise
+    return {"schema_name": schema, "dbt": counts}
+
+
+def gate_marts(run: RunContext, schema: str) -> Summary:
+    """Stop the night before a reader or a mailbox sees wrong marts."""
+    from kundenkreis import quality
+    from kundenkreis.errors import GateFailure
+    from kundenkreis.warehouse import publish
+
+    try:
+        return quality.run_gate(
+            "marts", run.settings, run.dsn, run.run_id, run.as_of_date, schema, run.progress
+        )
+    except GateFailure as failure:
+        publish.mark_dirty(run.dsn, schema, f"gate_marts failed in run {run.run_id}")
+        raise failure
+
+
+def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
+    """Turn readers over to the new marts. A backfill only writes its history.
+
+    Returns:
+        ``publication_id``, None where nothing was published.
+    """
+    import os
+
+    from kundenkreis.warehouse import publish as publishing
+
+    if schema == publishing.BACKFILL:
+        publishing.write_history(run.dsn, run.run_id, run.as_of_date, schema)
+        return {"publication_id": None, "schema_name": schema, "skipped": "backfill"}
+    publication = publishing.publish(
+        run.dsn,
+        run.run_id,
+        run.as_of_date,
+        schema,
+        gate_results,
+        wait_minutes=float(os.environ.get("KUNDENKREIS_PUBLISH_WAIT_MINUTES", "10")),
+        allow_contract_change=os.environ.get("KUNDENKREIS_ALLOW_CONTRACT_CHANGE") == "1",
+    )
+    reach("publish.after_publish")
+    return {"publication_id": publication.publication_id, "schema_name": schema}
+
+
+def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
+    """Compare what the segments want with what was delivered; nothing is sent."""
+    from kundenkreis import activation
+
+    variables = {"publication_id": publication_id, "run_id": run.run_id}
+    counts = _dbt_build(run, schema, "tag:plan", **variables)
+    summary = activation.plan_summary(run.dsn, publication_id, run.settings)
+    return {"publication_id": publication_id, "dbt": counts, "plan": summary}
+
+
+def deliver(run: RunContext, destination: str, publication_id: int) -> Summary:
+    """Send the plan's rows of one destination."""
+    from kundenkreis import activation
+
+    return activation.deliver(
+        destination,
+        run.settings,
+        run.resolve,
+        run.dsn,
+        run.run_id,
+        publication_id,
+        run.progress,
+    )
+
+
+def reconcile(run: RunContext, destination: str, publication_id: int) -> Summary:
+    """Read the audiences back and record what differs."""
+    from kundenkreis import activation
+
+    return activation.reconcile(
+        destination,
+        run.settings,
+        run.resolve,
+        run.dsn,
+        run.run_id,
+        publication_id,
+        run.progress,
+    )
+
+
+def report(run: RunContext) -> Summary:
+    """One summary of the night: counts, durations, held and rejected rows."""
+    from kundenkreis.status import night_report
+
+    return night_report(run.dsn, run.run_id, run.as_of_date)
+
+
+def _dbt_build(run: RunContext, schema: str, select: str, **variables: Any) -> dict[str, int]:
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.dbt import night_vars, run_dbt
+    from kundenkreis.warehouse.publish import require_lease
+
+    with connect(run.dsn) as connection:
+        require_lease(connection, run.run_id, schema)
+    known = {"publication_id": 0, "run_id": "", **variables}
+    return run_dbt(
+        "build",
+        ["--select", select, "--exclude-resource-type", "unit_test"],
+        dsn=run.dsn,
+        variables=night_vars(run.settings, run.as_of_date, schema, **known),
+        progress=run.progress,
+    )
+
+
+def _quarantine_rejected_orders(run: RunContext) -> int:
+    """Keep the orders that the order policy could not use, with the reason dbt gives them."""
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+
+    with connect(run.dsn) as connection:
+        rows = connection.execute(
+            "select source, table_name, record_key, reason_code, reason, payload::jsonb "
+            "from intermediate.int_orders_rejected"
+        ).fetchall()
+        return record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
+
+
+def _name_broken_segment(run: RunContext, schema: str, error: Exception) -> None:
+    """A wrong `where` fails the whole model; say which segment of the config it is.
+
+    Raises:
+        ConfigError: names the file, the segment and the database's message.
+    """
+    import psycopg
+
+    from kundenkreis.errors import ConfigError
+    from kundenkreis.redaction import first_lines
+    from kundenkreis.warehouse.connection import connect
+
+    with connect(run.dsn, autocommit=True) as connection:
+        for key, definition in run.settings.active_segments.items():
+            query = f"select 1 from {schema}.customer_360 where ({definition.where}) limit 0"
+            try:
+                connection.execute(query.encode())
+            except psycopg.Error as problem:
+                raise ConfigError(
+                    f"{run.settings.folder / 'segments.yml'}: segment '{key}': where: "
+                    f"{first_lines(str(problem), 1)}. It may use the columns of customer_360; "
+                    "docs/data_model.md lists them."
+                ) from error

@@ -1,0 +1,291 @@
+"""The operators of the nightly DAG. Each resolves its run's context and calls one function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from kundenkreis import night
+from kundenkreis.errors import KundenkreisError, VendorError, WarehouseError
+from kundenkreis.night import RunContext, Summary
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from kundenkreis.connections import Connection
+
+# What a retry may cure; everything else stays wrong however often it is tried.
+_PASSING = (VendorError, WarehouseError)
+
+
+class NightOperator(BaseOperator):
+    """Builds the run's context, times the work, and records its summary for `kundenkreis status`.
+
+    A `KundenkreisError` fails the task with its message alone. It is retried only where the cause
+    may pass: an unreachable vendor or warehouse.
+    """
+
+    def work(self, run: RunContext) -> Summary:
+        """Do the task's work and return its summary."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Summary:
+        """Airflow's entry point."""
+        started = datetime.now(UTC)
+        run = run_context(context, self._progress)
+        try:
+            night.prepare(run)
+            summary = self.work(run)
+        except KundenkreisError as error:
+            _record(run, self.task_id, "failed", {"error": str(error)}, started)
+            failure = AirflowException if isinstance(error, _PASSING) else AirflowFailException
+            raise failure(f"{type(error).__name__}: {error}") from None
+        state = "skipped" if "skipped" in summary else "success"
+        _record(run, self.task_id, state, summary, started)
+        if state == "skipped":
+            raise AirflowSkipException(f"skipped: {summary['skipped']}")
+        return summary
+
+    def _progress(self, line: str) -> None:
+        self.log.info(line)
+        if watcher is not None:
+            watcher(self.task_id, line)
+
+
+# Set by `kundenkreis run`, which shows the night's progress on the terminal.
+watcher: Callable[[str, str], None] | None = None
+
+
+class ExtractOperator(NightOperator):
+    """Loads one source into ``raw_<source>``."""
+
+    def __init__(self, *, source: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+
+    def work(self, run: RunContext) -> Summary:
+        """Load."""
+        return night.extract(run, self.source)
+
+
+class ReadSubscribersOperator(NightOperator):
+    """Reads an email tool's subscriber states."""
+
+    def __init__(self, *, destination: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.destination = destination
+
+    def work(self, run: RunContext) -> Summary:
+        """Read."""
+        return night.read_subscribers(run, self.destination)
+
+
+class TransformOperator(NightOperator):
+    """Builds the marts up to orders, RFM and lifecycle into the colour nobody reads."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Build."""
+        return night.transform(run)
+
+
+class _OnColour(NightOperator):
+    """A task that works on the colour `transform` chose."""
+
+    template_fields = ("marts_schema",)
+
+    def __init__(self, *, marts_schema: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.marts_schema = marts_schema
+
+
+class SegmentOperator(_OnColour):
+    """Builds customer_360 and the segment members."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Build."""
+        return night.segment(run, self.marts_schema)
+
+
+class GateOperator(NightOperator):
+    """Runs one gate; a critical failure ends the run before anybody sees the fault."""
+
+    template_fields = ("marts_schema",)
+
+    def __init__(self, *, gate: str, marts_schema: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = gate
+        self.marts_schema = marts_schema
+
+    def work(self, run: RunContext) -> Summary:
+        """Check."""
+        if self.gate == "landing":
+            return night.gate_landing(run)
+        return night.gate_marts(run, self.marts_schema)
+
+
+class PublishOperator(_OnColour):
+    """Turns readers over to the new marts; skips what follows when nothing was published."""
+
+    template_fields = ("marts_schema", "gate_results")
+
+    def __init__(self, *, gate_results: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate_results = gate_results
+
+    def work(self, run: RunContext) -> Summary:
+        """Publish."""
+        return night.publish(run, self.marts_schema, self.gate_results)
+
+
+class PlanOperator(_OnColour):
+    """Writes what would change in the email tools."""
+
+    template_fields = ("marts_schema", "publication_id")
+
+    def __init__(self, *, publication_id: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.publication_id = publication_id
+
+    def work(self, run: RunContext) -> Summary:
+        """Plan."""
+        return night.plan(run, self.marts_schema, int(self.publication_id))
+
+
+class _OnDestination(NightOperator):
+    """A task that works on one destination's part of the plan."""
+
+    template_fields = ("publication_id",)
+
+    def __init__(self, *, destination: str, publication_id: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.publication_id = publication_id
+
+
+class DeliverOperator(_OnDestination):
+    """Sends the plan's rows of one destination."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Send."""
+        return night.deliver(run, self.destination, int(self.publication_id))
+
+
+class ReconcileOperator(_OnDestination):
+    """Reads one destination's audiences back."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Compare."""
+        return night.reconcile(run, self.destination, int(self.publication_id))
+
+
+class ReportOperator(NightOperator):
+    """Sums the night up."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Report."""
+        return night.report(run)
+
+
+def run_context(context: Context, progress: Callable[[str], None]) -> RunContext:
+    """What a task needs to know of its run.
+
+    The as-of date is the param ``as_of``, else the local date of the run's ``logical_date``
+    (``run_after`` where that is null) minus one day; never ``data_interval_start``, which equals
+    ``logical_date`` for a cron run in Airflow 3 (design: The night, in one line).
+    """
+    from kundenkreis.settings import load_settings
+
+    settings = load_settings()
+    dag_run: Any = context["dag_run"]
+    params: Mapping[str, Any] = context["params"]
+    return RunContext(
+        run_id=dag_run.run_id,
+        as_of_date=as_of_date(params.get("as_of"), dag_run, settings.local_date),
+        dsn=_warehouse_dsn(),
+        settings=settings,
+        resolve=_airflow_connection,
+        is_backfill=str(getattr(dag_run, "run_type", "")).endswith("backfill"),
+        progress=progress,
+    )
+
+
+def as_of_date(param: str | None, dag_run: Any, local_date: Callable[[datetime], date]) -> date:
+    """The night's one date.
+
+    Raises:
+        AirflowFailException: the param is no date.
+    """
+    if param:
+        try:
+            return date.fromisoformat(param)
+        except ValueError:
+            raise AirflowFailException(
+                f"param as_of: '{param}' is no date; write it as 2026-01-31."
+            ) from None
+    moment = dag_run.logical_date or dag_run.run_after
+    return local_date(moment) - timedelta(days=1)
+
+
+def _warehouse_dsn() -> str:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from kundenkreis.warehouse.connection import CONNECTION_ID, dsn_of, warehouse_dsn
+
+    try:
+        return dsn_of(_airflow_connection(CONNECTION_ID))
+    except (AirflowNotFoundException, KundenkreisError):
+        return warehouse_dsn()
+
+
+def _airflow_connection(connection_id: str) -> Connection:
+    """Find a connection in Airflow, so that every secrets backend works."""
+    from airflow.sdk import Connection as AirflowConnection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from kundenkreis.connections import Connection, connection_from_environment
+
+    try:
+        found = AirflowConnection.get(connection_id)
+    except AirflowNotFoundException:
+        return connection_from_environment(connection_id)  # raises, with what to do
+    extra = found.extra_dejson if found.extra else {}
+    return Connection(
+        id=connection_id,
+        scheme=found.conn_type or "https",
+        host=found.host or "",
+        port=found.port,
+        login=found.login or "",
+        password=found.password or "",
+        path=found.schema or "",
+        extra={str(key): str(value) for key, value in extra.items()},
+    )
+
+
+def _record(
+    run: RunContext, task_id: str, state: str, summary: Summary, started: datetime
+) -> None:
+    from kundenkreis.warehouse.connection import connect
+
+    try:
+        with connect(run.dsn) as connection:
+            connection.execute(
+                """
+                insert into operations.task_results
+                    (run_id, task_id, as_of_date, state, summary, started_at)
+                values (%s, %s, %s, %s, %s, %s)
+                on conflict (run_id, task_id) do update set
+                    state = excluded.state,
+                    summary = excluded.summary,
+                    started_at = excluded.started_at,
+                    finished_at = now()
+                """,
+                (run.run_id, task_id, run.as_of_date, state, json.dumps(summary), started),
+            )
+    except Exception:
+        if state != "failed":  # where the warehouse is what failed, the task says so
+            raise

@@ -1,0 +1,124 @@
+"""Runs dbt inside this process, with the night's variables and readable errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+from kundenkreis.errors import TransformError
+from kundenkreis.redaction import first_lines
+from kundenkreis.settings import Settings, home, repository_root
+from kundenkreis.warehouse.connection import dbt_environment
+
+Progress = Callable[[str], None]
+
+
+def night_vars(
+    settings: Settings, as_of_date: date, marts_schema: str, **more: Any
+) -> dict[str, Any]:
+    """The variables of every dbt call of one night; the same set keeps dbt's parse cache valid."""
+    return {
+        **settings.dbt_vars(),
+        "as_of_date": as_of_date.isoformat(),
+        "marts_schema": marts_schema,
+        **more,
+    }
+
+
+def run_dbt(
+    command: str,
+    arguments: list[str],
+    *,
+    dsn: str,
+    variables: Mapping[str, Any],
+    progress: Progress,
+) -> dict[str, int]:
+    """Run one dbt command.
+
+    Args:
+        command: for example ``build``.
+        arguments: selection and options.
+        dsn: the warehouse.
+        variables: all dbt variables.
+        progress: gets a line per finished node.
+
+    Returns:
+        Counts per status, for example ``{"success": 31, "pass": 58, "warn": 1}``.
+
+    Raises:
+        TransformError: a model or test failed; names it with the database's message, redacted.
+    """
+    # One target folder per colour keeps the partial parse of each.
+    target = home() / "dbt" / f"target_{variables.get('marts_schema', 'none')}"
+    target.mkdir(parents=True, exist_ok=True)
+    invocation = [
+        command,
+        *arguments,
+        *("--project-dir", str(repository_root() / "dbt_project")),
+        *("--profiles-dir", str(repository_root() / "dbt_project")),
+        *("--target-path", str(target), "--log-path", str(home() / "dbt" / "logs")),
+        # dbt's own log repeats statements and values; progress and errors come from the events.
+        *("--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"),
+        "--no-send-anonymous-usage-stats",
+        *("--vars", json.dumps(dict(variables), sort_keys=True)),
+    ]
+    with _environment(dbt_environment(dsn)):
+        from dbt.cli.main import dbtRunner
+
+        outcome = dbtRunner(callbacks=[_reporter(progress)]).invoke(invocation)
+    return _counts(command, outcome)
+
+
+def _counts(command: str, outcome: Any) -> dict[str, int]:
+    results = getattr(outcome.result, "results", None)
+    if results is None:
+        if outcome.success:
+            return {}
+        raise TransformError(f"dbt {command} stopped: {first_lines(str(outcome.exception), 6)}")
+    counts: dict[str, int] = {}
+    failures = []
+    for result in results:
+        status = str(result.status)
+        counts[status] = counts.get(status, 0) + 1
+        if status in ("error", "fail", "runtime error"):
+            message = first_lines(str(result.message or "no message"), 6)
+            failures.append(f"{result.node.resource_type} {result.node.name}: {message}")
+    if failures or not outcome.success:
+        shown = " | ".join(failures[:5]) or first_lines(str(outcome.exception), 6)
+        more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
+        raise TransformError(f"dbt {command} stopped: {shown}{more}")
+    return counts
+
+
+def _reporter(progress: Progress) -> Callable[[Any], None]:
+    wanted = {"LogModelResult", "LogSeedResult", "LogTestResult", "LogHookEndLine"}
+
+    def report(event: Any) -> None:
+        if event.info.name in wanted and hasattr(event.data, "index"):
+            data = event.data
+            name = getattr(data, "description", "") or getattr(data, "name", "")
+            progress(
+                f"dbt {data.index}/{data.total} {data.status.lower()} "
+                f"{name} ({data.execution_time:.1f} s)"
+            )
+
+    return report
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    values = {**values, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DO_NOT_TRACK": "1"}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

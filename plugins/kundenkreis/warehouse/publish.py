@@ -1,0 +1,391 @@
+"""Write-audit-publish: two colours of the marts, and one transaction that turns readers over.
+
+The marts are built into the colour that nobody reads. `publish` then points the views of schema
+``marts`` at it, copies the night's history rows and records the publication, all in one
+transaction, so every statement of a reader sees one night or the other (design: Warehouse).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from kundenkreis.errors import Superseded, WarehouseError
+from kundenkreis.failpoints import reach
+from kundenkreis.warehouse.connection import connect
+
+BLUE, GREEN, BACKFILL = "marts_blue", "marts_green", "marts_backfill"
+HISTORY_PREFIX = "history_"
+
+_BUILD_LOCK = 7_202_611_002
+
+_LIVE_SCHEMA = """
+select distinct target_schema.nspname
+from pg_depend as dependency
+inner join pg_rewrite as rule on rule.oid = dependency.objid
+inner join pg_class as view on view.oid = rule.ev_class
+inner join pg_namespace as view_schema on view_schema.oid = view.relnamespace
+inner join pg_class as target on target.oid = dependency.refobjid
+inner join pg_namespace as target_schema on target_schema.oid = target.relnamespace
+where
+    dependency.classid = 'pg_rewrite'::regclass
+    and dependency.refclassid = 'pg_class'::regclass
+    and view_schema.nspname = 'marts'
+    and target_schema.nspname <> 'marts'
+"""
+
+_COLUMNS = """
+select relation.relname, attribute.attname, format_type(attribute.atttypid, attribute.atttypmod)
+from pg_attribute as attribute
+inner join pg_class as relation on relation.oid = attribute.attrelid
+inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
+where
+    namespace.nspname = %s
+    and relation.relkind in ('r', 'v', 'p')
+    and attribute.attnum > 0
+    and not attribute.attisdropped
+order by relation.relname, attribute.attnum
+"""
+
+Columns = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One turn of the marts."""
+
+    publication_id: int
+    as_of_date: date
+    schema_name: str
+
+
+def live_schema(connection: psycopg.Connection) -> str | None:
+    """The colour the views of ``marts`` read; None before the first publication.
+
+    Raises:
+        WarehouseError: the views read more than one schema, so somebody changed them by hand.
+    """
+    schemas = [row[0] for row in connection.execute(_LIVE_SCHEMA)]
+    if len(schemas) > 1:
+        raise WarehouseError(
+            "The views of schema marts read several schemas "
+            f"({', '.join(sorted(schemas))}). Publish again with `kundenkreis run`."
+        )
+    return schemas[0] if schemas else None
+
+
+def current_publication(connection: psycopg.Connection) -> Publication | None:
+    """The newest publication; None before the first."""
+    row = connection.execute(
+        "select publication_id, as_of_date, schema_name from history.publications "
+        "order by publication_id desc limit 1"
+    ).fetchone()
+    return Publication(*row) if row else None
+
+
+def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> str:
+    """Choose the colour this run builds, and take the build lease.
+
+    A later run takes the lease over; the tasks of the earlier run notice it (`require_lease`)
+    and stop, so two runs never build or publish the same colour.
+
+    Returns:
+        The schema to build: the colour that is not published, or ``marts_backfill`` where the run
+        is a backfill or its date lies before the published one.
+    """
+    with connect(dsn, application_name="kundenkreis transform") as connection:
+        connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
+        published = current_publication(connection)
+        backfill = is_backfill or (published is not None and as_of_date < published.as_of_date)
+        live = live_schema(connection)
+        schema = BACKFILL if backfill else GREEN if live == BLUE else BLUE
+        connection.execute(
+            """
+            insert into operations.build_lease (run_id, schema_name, as_of_date, is_backfill)
+            values (%s, %s, %s, %s)
+            on conflict (only_one) do update set
+                run_id = excluded.run_id,
+                schema_name = excluded.schema_name,
+                as_of_date = excluded.as_of_date,
+                is_backfill = excluded.is_backfill,
+                taken_at = now()
+            """,
+            (run_id, schema, as_of_date, backfill),
+        )
+    return schema
+
+
+def require_lease(connection: psycopg.Connection, run_id: str, schema: str) -> None:
+    """Stop a run that another run has overtaken.
+
+    Raises:
+        Superseded: names the run that holds the lease now.
+    """
+    row = connection.execute("select run_id, schema_name from operations.build_lease").fetchone()
+    if row != (run_id, schema):
+        holder = f"run '{row[0]}' builds {row[1]} now" if row else "no run holds the build"
+        raise Superseded(
+            f"Run '{run_id}' no longer builds {schema}: {holder}. Clear `transform` and "
+            "downstream to build again, or leave it: the other run does the same work."
+        )
+
+
+def mark_dirty(dsn: str, schema: str, reason: str) -> None:
+    """Remember that a colour failed its gate; it is never published before it is built anew."""
+    with connect(dsn) as connection:
+        connection.execute(
+            "insert into operations.dirty_schemas (schema_name, reason) values (%s, %s) "
+            "on conflict (schema_name) do update set reason = excluded.reason, since = now()",
+            (schema, reason),
+        )
+
+
+def clear_dirty(dsn: str, schema: str) -> None:
+    """A colour was built anew."""
+    with connect(dsn) as connection:
+        connection.execute("delete from operations.dirty_schemas where schema_name = %s", (schema,))
+
+
+def publish(
+    dsn: str,
+    run_id: str,
+    as_of_date: date,
+    schema: str,
+    gate_results: Mapping[str, Any],
+    *,
+    wait_minutes: float = 10,
+    allow_contract_change: bool = False,
+) -> Publication:
+    """Point the views of ``marts`` at a colour, with its history, in one transaction.
+
+    Doing it again for the same run and colour changes nothing and returns the same publication,
+    so a task that died after its commit can be repeated.
+
+    Args:
+        wait_minutes: how long to wait for readers that hold the views.
+        allow_contract_change: permit columns of ``marts`` to be dropped, retyped or reordered.
+
+    Raises:
+        WarehouseError: the colour is dirty, breaks the contract, or readers held on too long.
+        Superseded: another run builds now.
+    """
+    deadline = time.monotonic() + wait_minutes * 60
+    while True:
+        try:
+            with connect(dsn, application_name="kundenkreis publish") as connection:
+                existing = current_publication(connection)
+                if existing and _is_ours(connection, existing, run_id, schema):
+                    return existing
+                publication = _publish_once(
+                    connection, run_id, as_of_date, schema, gate_results, allow_contract_change
+                )
+            reach("publish.after_commit")
+            return publication
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if time.monotonic() > deadline:
+                raise WarehouseError(
+                    f"publish waited {wait_minutes:g} minutes for readers of schema marts. "
+                    f"Sessions in the way: {_blocking_sessions(dsn)}. End them, then clear "
+                    "`publish`."
+                ) from None
+            time.sleep(random.uniform(0.05, 0.4))  # noqa: S311 (jitter)
+
+
+def write_history(dsn: str, run_id: str, as_of_date: date, schema: str) -> None:
+    """Write a backfilled night's history rows without publishing anything."""
+    with connect(dsn, application_name="kundenkreis history") as connection:
+        require_lease(connection, run_id, schema)
+        _copy_history(connection, schema, as_of_date, None)
+
+
+def _is_ours(
+    connection: psycopg.Connection, existing: Publication, run_id: str, schema: str
+) -> bool:
+    row = connection.execute(
+        "select dag_run_id from history.publications where publication_id = %s",
+        (existing.publication_id,),
+    ).fetchone()
+    same_run = row is not None and row[0] == run_id and existing.schema_name == schema
+    return same_run and live_schema(connection) == schema
+
+
+def _publish_once(
+    connection: psycopg.Connection,
+    run_id: str,
+    as_of_date: date,
+    schema: str,
+    gate_results: Mapping[str, Any],
+    allow_contract_change: bool,
+) -> Publication:
+    # Below deadlock_timeout: readers and publisher never wait for each other long enough to
+    # deadlock; the whole transaction is retried instead.
+    connection.execute("set local lock_timeout = '100ms'")
+    require_lease(connection, run_id, schema)
+    _require_clean(connection, schema)
+    built = _columns(connection, schema)
+    tables = {name: cols for name, cols in built.items() if not name.startswith(HISTORY_PREFIX)}
+    views = _columns(connection, "marts")
+    breaking = _contract_changes(views, tables)
+    if breaking and not allow_contract_change:
+        raise WarehouseError(
+            "Publishing would break what readers of schema marts rely on: "
+            + "; ".join(breaking)
+            + ". If it is meant, run once with KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1."
+        )
+    if breaking:
+        for name in views:
+            connection.execute(sql.SQL("drop view marts.{}").format(sql.Identifier(name)))
+        views = {}
+    for name, columns in tables.items():
+        connection.execute(_view(name, _ordered(columns, views.get(name, {})), schema))
+    row = connection.execute(
+        "insert into history.publications (as_of_date, dag_run_id, schema_name, gate_results) "
+        "values (%s, %s, %s, %s) returning publication_id",
+        (as_of_date, run_id, schema, json.dumps(dict(gate_results))),
+    ).fetchone()
+    assert row is not None  # noqa: S101 (insert ... returning always returns its row)
+    publication = Publication(row[0], as_of_date, schema)
+    _copy_history(connection, schema, as_of_date, publication.publication_id)
+    reach("publish.before_commit")
+    return publication
+
+
+def _require_clean(connection: psycopg.Connection, schema: str) -> None:
+    row = connection.execute(
+        "select reason from operations.dirty_schemas where schema_name = %s", (schema,)
+    ).fetchone()
+    if row:
+        raise WarehouseError(
+            f"{schema} must not be published: {row[0]}. Clear `transform` and downstream to "
+            "build it anew."
+        )
+
+
+def _columns(connection: psycopg.Connection, schema: str) -> Columns:
+    found: Columns = {}
+    for relation, column, data_type in connection.execute(_COLUMNS, (schema,)):
+        found.setdefault(relation, {})[column] = data_type
+    return found
+
+
+def _contract_changes(views: Columns, tables: Columns) -> list[str]:
+    """What the views have and the new tables would take away. Additions break nobody."""
+    changes = []
+    for name, columns in views.items():
+        if name not in tables:
+            changes.append(f"{name} is gone")
+            continue
+        for column, data_type in columns.items():
+            new_type = tables[name].get(column)
+            if new_type is None:
+                changes.append(f"{name}.{column} is gone")
+            elif new_type != data_type:
+                changes.append(f"{name}.{column} is {new_type}, was {data_type}")
+    return changes
+
+
+def _ordered(columns: Mapping[str, str], existing: Mapping[str, str]) -> list[str]:
+    """Existing columns keep their places; new ones go last, as `create or replace view` asks."""
+    return [*existing, *(name for name in columns if name not in existing)]
+
+
+def _view(name: str, columns: list[str], schema: str) -> sql.Composed:
+    return sql.SQL("create or replace view marts.{} as select {} from {}.{}").format(
+        sql.Identifier(name),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.Identifier(schema),
+        sql.Identifier(name),
+    )
+
+
+def _copy_history(
+    connection: psycopg.Connection, schema: str, as_of_date: date, publication_id: int | None
+) -> None:
+    """Replace the night's rows in ``history`` by those that were built beside the marts."""
+    targets = _columns(connection, "history")
+    for name, columns in _columns(connection, schema).items():
+        if not name.startswith(HISTORY_PREFIX):
+            continue
+        target = name.removeprefix(HISTORY_PREFIX)
+        if target not in targets:
+            raise WarehouseError(
+                f"{schema}.{name} has no table history.{target} to go to. "
+                "Run `kundenkreis warehouse migrate`."
+            )
+        shared = [column for column in columns if column in targets[target]]
+        if target == "customer_ids":
+            _merge_customer_ids(connection, schema, shared)
+        else:
+            _replace_night(
+                connection, schema, target, shared, as_of_date,
+                publication_id if "publication_id" in targets[target] else None,
+            )
+
+
+def _replace_night(
+    connection: psycopg.Connection,
+    schema: str,
+    target: str,
+    columns: list[str],
+    as_of_date: date,
+    publication_id: int | None,
+) -> None:
+    connection.execute(
+        sql.SQL("delete from history.{} where as_of_date = %s").format(sql.Identifier(target)),
+        (as_of_date,),
+    )
+    names = [sql.Identifier(column) for column in columns if column != "publication_id"]
+    values: list[sql.Composable] = list(names)
+    if publication_id is not None:
+        names = [*names, sql.Identifier("publication_id")]
+        values = [*values, sql.Literal(publication_id)]
+    connection.execute(
+        sql.SQL("insert into history.{} ({}) select {} from {}.{}").format(
+            sql.Identifier(target),
+            sql.SQL(", ").join(names),
+            sql.SQL(", ").join(values),
+            sql.Identifier(schema),
+            sql.Identifier(HISTORY_PREFIX + target),
+        )
+    )
+
+
+def _merge_customer_ids(connection: psycopg.Connection, schema: str, columns: list[str]) -> None:
+    """Customer ids are assigned once: rows are added, and moved only when customers merged."""
+    connection.execute(
+        sql.SQL(
+            "insert into history.customer_ids ({columns}) select {columns} from {schema}.{table} "
+            "on conflict (source, source_record_type, source_id) do update "
+            "set customer_id = excluded.customer_id "
+            "where customer_ids.customer_id <> excluded.customer_id"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            schema=sql.Identifier(schema),
+            table=sql.Identifier(HISTORY_PREFIX + "customer_ids"),
+        )
+    )
+
+
+def _blocking_sessions(dsn: str) -> str:
+    with connect(dsn) as connection:
+        rows = connection.execute(
+            """
+            select distinct activity.pid, activity.usename, activity.application_name, activity.state
+            from pg_locks as held
+            inner join pg_class as relation on relation.oid = held.relation
+            inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
+            inner join pg_stat_activity as activity on activity.pid = held.pid
+            where namespace.nspname = 'marts' and held.pid <> pg_backend_pid()
+            """
+        ).fetchall()
+    return ", ".join(f"pid {pid} ({user}, {name}, {state})" for pid, user, name, state in rows) or (
+        "none any more"
+    )
