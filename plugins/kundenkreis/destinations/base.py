@@ -11,9 +11,11 @@ never decides who gets what. Three rules hold for all of them (design: Activatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+from kundenkreis.http import RefusedRequest, redact
 
 State = Literal[
     "subscribed", "unsubscribed", "bounced", "complained", "pending", "blocklisted", "archived"
@@ -35,7 +37,7 @@ class Capabilities:
 
     batch_size: rows per call of each operation.
     membership: what an audience is in this tool.
-    rate_limit: shape of its limit (see `kundenkreis.http`): ``none``, ``concurrency`` or ``window``.
+    rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
     """
@@ -121,9 +123,9 @@ class Destination(Protocol):
         ...
 
     def read_subscriber_states(
-        self, our_audience_ids: frozenset[str], since: datetime | None = None
+        self, our_audience_ids: frozenset[str]
     ) -> Iterator[list[SubscriberState]]:
-        """All contacts of the tool in pages; only those changed since ``since`` where it can.
+        """All contacts of the tool, in pages.
 
         Membership of the audiences in ``our_audience_ids`` is never evidence of an opt-in: we put
         people there. Leaving one of them is a withdrawal.
@@ -138,11 +140,10 @@ class Destination(Protocol):
         """Make sure the tool has a place for every attribute."""
         ...
 
-    def deliver(self, batch: Batch, on_sent: Callable[[str], None]) -> list[Outcome]:
+    def deliver(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch; one outcome per row, in any order, duplicates included.
 
-        ``on_sent`` is called with the vendor's reference when a job was accepted that is settled
-        later. A batch-wide failure raises; then nothing is known about its rows.
+        A failure of the whole batch raises; then nothing is known about its rows.
         """
         ...
 
@@ -176,6 +177,42 @@ def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, 
         by_address[address] = row
         keys.setdefault(address, []).append(row.key)
     return by_address, keys
+
+
+def deliver_isolating(
+    rows: Sequence[Row], send: Callable[[Sequence[Row]], list[Outcome]]
+) -> list[Outcome]:
+    """Send rows together; where the tool refuses the request, halve it until the bad rows stand
+    alone. One unusable row never costs the others their delivery.
+
+    ``send`` returns an outcome per row or raises `RefusedRequest` for all of them.
+    """
+    if not rows:
+        return []
+    try:
+        return send(rows)
+    except RefusedRequest as refused:
+        if len(rows) == 1:
+            return [rejected(rows[0].key, refused.code or f"http_{refused.status}")]
+    middle = len(rows) // 2
+    return [*deliver_isolating(rows[:middle], send), *deliver_isolating(rows[middle:], send)]
+
+
+def rejected(key: str, code: str, reason: str | None = None) -> Outcome:
+    """A row the tool refused. Addresses in the vendor's text are blanked out."""
+    return Outcome(key, "rejected", redact(code)[:80], redact(reason)[:300] if reason else None)
+
+
+def share_outcomes(
+    outcomes: Iterable[Outcome], keys: Mapping[str, list[str]], by_address: Mapping[str, Row]
+) -> list[Outcome]:
+    """Give every duplicate the outcome of the row that was sent for its address."""
+    by_key = {outcome.key: outcome for outcome in outcomes}
+    return [
+        replace(by_key[by_address[address].key], key=key)
+        for address, same in keys.items()
+        for key in same
+    ]
 
 
 def parse_time(value: Any) -> datetime | None:

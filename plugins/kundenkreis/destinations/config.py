@@ -40,9 +40,6 @@ class ListmonkSettings(DestinationSettings):
         "Kundenkreis contacts",
         description="List on which created contacts are confirmed; made when it is missing.",
     )
-    attribute_key: str = Field(
-        "kundenkreis", description="The key of a subscriber's attribs that holds what we send."
-    )
 
 
 class MailchimpSettings(DestinationSettings):

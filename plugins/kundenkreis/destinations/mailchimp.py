@@ -1,0 +1,413 @@
+"""Mailchimp: audiences are static segments of one Mailchimp audience, attributes are merge fields.
+
+Calls, in order
+    GET  /3.0/lists                           which audience, and whether it asks for double opt-in
+    GET  /3.0/lists/{id}/members              all contacts of every status, 1,000 a page
+    GET  /3.0/lists/{id}/merge-fields         and POST for the ones that are missing
+    GET  /3.0/lists/{id}/segments             and POST for an audience that does not exist yet
+    POST /3.0/lists/{id}                      attributes of up to 500 contacts
+    POST /3.0/lists/{id}/segments/{segment}   up to 500 contacts join or leave a segment
+    GET  /3.0/lists/{id}/segments/{segment}/members    reading an audience back
+    POST /3.0/lists/{id}/members/{hash}/actions/delete-permanent    erasure
+
+Auth: basic, any user name and the API key. The data centre is the key's suffix, so a connection
+needs no host. Limits: ten simultaneous connections, 429 without headers, at times a bare 403.
+
+Why static segments and not the tags endpoint: both are the same thing to Mailchimp's users (a
+static segment is a tag), but a segment takes 500 contacts a call and can be read back, while tags
+are set contact by contact. ``sync_tags`` is never sent: it would replace all of a contact's tags.
+
+Why two kinds of POST /lists/{id}: contacts that are known go with ``update_existing: true`` and
+without any status, so that unsubscribed, cleaned and pending ones stay what they are. New ones go
+with ``update_existing: false`` and a status: for a contact that exists after all Mailchimp answers
+ERROR_CONTACT_EXISTS and changes nothing. That is PUT's ``status_if_new`` for 500 contacts a call.
+
+Joining and leaving ignore addresses the list does not have, silently. When the counts of the
+answer do not explain every row, the segment is read back and decides.
+
+Could not be checked against a live account: that an update without status keeps the status (the
+published clients say so), the wording of ``unsubscribe_reason`` after an abuse complaint, and that
+an empty string clears merge fields of every type.
+Not covered: several audiences, groups (interests), SMS, merge fields of type address.
+Docs: https://mailchimp.com/developer/marketing/api/
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from kundenkreis.connections import Connection
+from kundenkreis.destinations.base import (
+    AttributeType,
+    AttributeValue,
+    Audience,
+    Batch,
+    Capabilities,
+    Evidence,
+    Outcome,
+    Row,
+    State,
+    SubscriberState,
+    deliver_isolating,
+    normalise_address,
+    one_row_per_address,
+    parse_time,
+    rejected,
+    share_outcomes,
+)
+from kundenkreis.destinations.config import MailchimpSettings
+from kundenkreis.errors import ConfigError, VendorError
+from kundenkreis.http import VendorClient
+
+CAPABILITIES = Capabilities(
+    batch_size={"upsert": 500, "add": 500, "remove": 500},
+    membership="segment",
+    rate_limit="concurrency",
+    parallel_batches=4,
+)
+_PAGE = 1000
+_KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
+_STATES: dict[str, State] = {
+    "subscribed": "subscribed",
+    "unsubscribed": "unsubscribed",
+    "cleaned": "bounced",
+    "pending": "pending",
+    "archived": "archived",
+    # Bought something, never signed up for mail: not contactable, and no withdrawal either.
+    "transactional": "pending",
+}
+
+
+class Mailchimp:
+    """One audience ("list" in the API) of one Mailchimp account."""
+
+    name = "mailchimp"
+    capabilities = CAPABILITIES
+
+    def __init__(
+        self,
+        settings: MailchimpSettings,
+        connection: Connection,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        **client_options: Any,
+    ) -> None:
+        connection.require("password")
+        self._settings = settings
+        self._client = VendorClient(
+            "Mailchimp",
+            _with_data_centre(connection),
+            auth=httpx.BasicAuth(connection.login or "kundenkreis", connection.password),
+            max_connections=CAPABILITIES.parallel_batches,
+            transport=transport,
+            **client_options,
+        )
+        self._list: Mapping[str, Any] | None = None
+        self._merge_types: dict[str, str] | None = None
+
+    @property
+    def calls(self) -> int:
+        """HTTP requests made so far."""
+        return self._client.calls
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def read_subscriber_states(
+        self, our_audience_ids: frozenset[str]
+    ) -> Iterator[list[SubscriberState]]:
+        """All contacts of the audience. Segments say nothing about consent, the status does."""
+        double_opt_in = bool(self._audience_list().get("double_optin"))
+        path = f"{self._list_path()}/members"
+        fields = ",".join(
+            f"members.{name}"
+            for name in (
+                "id",
+                "email_address",
+                "status",
+                "unsubscribe_reason",
+                "timestamp_signup",
+                "timestamp_opt",
+                "last_changed",
+            )
+        )
+        # Archived contacts are listed only when asked for.
+        for filters in ({}, {"status": "archived"}):
+            params = {"fields": f"{fields},total_items", **filters}
+            for page in self._pages(path, "members", params):
+                yield [_state_of(member, double_opt_in) for member in page]
+
+    def ensure_audience(self, name: str, known_id: str | None) -> Audience:
+        """The static segment of this id or name; created empty when it is missing."""
+        path = f"{self._list_path()}/segments"
+        params = {"type": "static", "fields": "segments.id,segments.name,segments.type,total_items"}
+        segments = [entry for page in self._pages(path, "segments", params) for entry in page]
+        if any(str(entry["id"]) == known_id for entry in segments):
+            return Audience(str(known_id), created=False)
+        same_name = [entry for entry in segments if entry["name"] == name]
+        if same_name:
+            return Audience(str(min(int(entry["id"]) for entry in same_name)), created=False)
+        # Not repeated blindly: a repeat after a lost answer would make a second segment.
+        created = self._client.post_json(
+            path, json={"name": name, "static_segment": []}, idempotent=False
+        )
+        return Audience(str(_field(created, "id", path)), created=True)
+
+    def ensure_attributes(self, types: Mapping[str, AttributeType]) -> None:
+        """Create the merge fields that are missing. Those that exist keep their type."""
+        existing = self._merge_fields()
+        for attribute, kind in sorted(types.items()):
+            tag = self._tag(attribute)
+            if tag not in existing:
+                body = {"tag": tag, "name": _label(attribute), "type": kind, "public": False}
+                path = f"{self._list_path()}/merge-fields"
+                self._client.post_json(path, json=body, idempotent=False)
+                existing[tag] = kind
+
+    def deliver(self, batch: Batch) -> list[Outcome]:
+        """Carry out a batch of up to 500 rows in one or two calls."""
+        by_address, keys = one_row_per_address(batch.rows)
+        rows = list(by_address.values())
+        if batch.operation == "upsert":
+            outcomes = self._upsert(rows)
+        else:
+            outcomes = deliver_isolating(rows, lambda part: self._membership(batch, part))
+        return share_outcomes(outcomes, keys, by_address)
+
+    def read_members(self, audience_id: str) -> Iterator[list[str]]:
+        """Everybody in a segment, unsubscribed and cleaned contacts included."""
+        path = f"{self._list_path()}/segments/{audience_id}/members"
+        params = {
+            "fields": "members.email_address,total_items",
+            "include_unsubscribed": "true",
+            "include_cleaned": "true",
+        }
+        for page in self._pages(path, "members", params):
+            yield [normalise_address(member["email_address"]) for member in page]
+
+    def erase(self, address: str) -> bool:
+        """Delete a contact for good. Mailchimp then refuses to import the address ever again."""
+        path = f"{self._list_path()}/members/{_hash(address)}/actions/delete-permanent"
+        response = self._client.request("POST", path, ok=(200, 204, 404))
+        return response.status_code != 404
+
+    def _upsert(self, rows: Sequence[Row]) -> list[Outcome]:
+        known = [row for row in rows if row.vendor_id is not None]
+        unknown = [row for row in rows if row.vendor_id is None]
+        new = [row for row in unknown if row.may_create]
+        outcomes = [rejected(row.key, "not_in_tool") for row in unknown if not row.may_create]
+        outcomes += deliver_isolating(known, self._update)
+        outcomes += deliver_isolating(new, self._create)
+        return outcomes
+
+    def _update(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Change attributes of known contacts; nothing here can touch their status."""
+        return self._batch(rows, update_existing=True, status=None)
+
+    def _create(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Create contacts with recorded proof; those that exist after all stay as they are."""
+        outcomes = self._batch(rows, update_existing=False, status="subscribed")
+        return [
+            replace(outcome, created=True) if outcome.state == "confirmed" else outcome
+            for outcome in outcomes
+        ]
+
+    def _batch(
+        self, rows: Sequence[Row], *, update_existing: bool, status: str | None
+    ) -> list[Outcome]:
+        members = [
+            {
+                "email_address": row.address,
+                **({"status": status} if status else {}),
+                "merge_fields": self._merge_values(row.attributes),
+            }
+            for row in rows
+        ]
+        path = self._list_path()
+        body = {"members": members, "update_existing": update_existing, "sync_tags": False}
+        # A repeat is harmless: an update sets the same values, a second create finds the contact.
+        answer = self._client.post_json(path, json=body)
+        done = {
+            normalise_address(member["email_address"]): str(member["id"])
+            for part in ("new_members", "updated_members")
+            for member in answer.get(part) or []
+        }
+        errors = {
+            normalise_address(error.get("email_address") or ""): error
+            for error in answer.get("errors") or []
+        }
+        return [self._batch_outcome(row, done, errors, status) for row in rows]
+
+    def _batch_outcome(
+        self,
+        row: Row,
+        done: Mapping[str, str],
+        errors: Mapping[str, Mapping[str, Any]],
+        status: str | None,
+    ) -> Outcome:
+        address = normalise_address(row.address)
+        if address in done:
+            return Outcome(row.key, "confirmed", vendor_id=done[address])
+        error = errors.get(address)
+        if error is None:
+            return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
+        code = str(error.get("error_code") or "ERROR_GENERIC")
+        field = f" ({error['field']})" if error.get("field") else ""
+        return rejected(row.key, code, f"{error.get('error') or 'refused'}{field}")
+
+    def _membership(self, batch: Batch, rows: Sequence[Row]) -> list[Outcome]:
+        """Join or leave a segment; what the answer leaves open is read back."""
+        if not rows:
+            return []
+        adding = batch.operation == "add"
+        path = f"{self._list_path()}/segments/{batch.audience_id}"
+        addresses = [row.address for row in rows]
+        answer = self._client.post_json(
+            path,
+            json={
+                "members_to_add": addresses if adding else [],
+                "members_to_remove": [] if adding else addresses,
+            },
+        )
+        done = {
+            normalise_address(member["email_address"])
+            for member in answer.get("members_added" if adding else "members_removed") or []
+        }
+        errors = {
+            normalise_address(address): str(error.get("error") or "refused")
+            for error in answer.get("errors") or []
+            for address in error.get("email_addresses") or []
+        }
+        open_rows = [row for row in rows if normalise_address(row.address) not in done]
+        present: set[str] = set()
+        if open_rows:
+            present = {a for page in self.read_members(str(batch.audience_id)) for a in page}
+        return [_membership_outcome(row, adding, done, errors, present) for row in rows]
+
+    def _merge_values(self, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
+        return {self._tag(name): _merge_value(value) for name, value in attributes.items()}
+
+    def _tag(self, attribute: str) -> str:
+        """The merge tag of an attribute: at most ten characters, never shared by two."""
+        configured = self._settings.merge_tags.get(attribute) or _KNOWN_TAGS.get(attribute)
+        if configured:
+            return configured
+        tag = attribute.upper()
+        if len(tag) <= 10:
+            return tag
+        digest = hashlib.sha256(attribute.encode()).hexdigest()[:3].upper()
+        return f"{tag[:7].rstrip('_')}{digest}"
+
+    def _merge_fields(self) -> dict[str, str]:
+        if self._merge_types is None:
+            path = f"{self._list_path()}/merge-fields"
+            self._merge_types = {
+                str(field["tag"]): str(field["type"])
+                for page in self._pages(path, "merge_fields", {})
+                for field in page
+            }
+        return self._merge_types
+
+    def _audience_list(self) -> Mapping[str, Any]:
+        """The Mailchimp audience in use; the only one when none is configured."""
+        if self._list is None:
+            lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
+            wanted = self._settings.list_id
+            found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
+            if len(found) != 1:
+                known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
+                raise ConfigError(
+                    f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
+                    f"account of connection '{self._settings.connection}' has these audiences: "
+                    f"{known}. Set it to one of them."
+                )
+            self._list = found[0]
+        return self._list
+
+    def _list_path(self) -> str:
+        return f"/3.0/lists/{self._audience_list()['id']}"
+
+    def _pages(
+        self, path: str, key: str, params: Mapping[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        offset = 0
+        while True:
+            data = self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
+            items = _field(data, key, path)
+            offset += len(items)
+            if items:
+                yield items
+            if not items or offset >= int(data.get("total_items") or 0):
+                return
+
+
+def _membership_outcome(
+    row: Row, adding: bool, done: set[str], errors: Mapping[str, str], present: set[str]
+) -> Outcome:
+    """Done by the answer, else as the segment reads now, else refused with the answer's reason."""
+    address = normalise_address(row.address)
+    if address in done or (address in present) == adding:
+        return Outcome(row.key, "confirmed", vendor_id=row.vendor_id)
+    if address in errors:
+        return rejected(row.key, "refused", errors[address])
+    return rejected(row.key, "ignored_by_tool", "The tool did not act on this contact.")
+
+
+def _state_of(member: Mapping[str, Any], double_opt_in: bool) -> SubscriberState:
+    """Mailchimp's status. An unknown one counts as pending: not contactable, no withdrawal."""
+    status = str(member.get("status"))
+    state = _STATES.get(status, "pending")
+    evidence: Evidence | None = None
+    opted_in = parse_time(member.get("timestamp_opt"))
+    moment = parse_time(member.get("last_changed"))
+    if state == "subscribed":
+        moment = opted_in or parse_time(member.get("timestamp_signup"))
+        if moment is not None:
+            evidence = "double" if double_opt_in and opted_in else "single"
+    elif state == "unsubscribed" and "abuse" in str(member.get("unsubscribe_reason")).lower():
+        state = "complained"
+    address = normalise_address(member["email_address"])
+    return SubscriberState(address, state, evidence, moment, str(member["id"]))
+
+
+def _merge_value(value: AttributeValue) -> str | int | float:
+    """What a merge field takes: text and numbers; an empty text clears it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+def _label(attribute: str) -> str:
+    return attribute.replace("_", " ").capitalize()[:50]
+
+
+def _hash(address: str) -> str:
+    """Mailchimp's id of a contact: MD5 of the lower-cased address. An identifier, no protection."""
+    return hashlib.md5(normalise_address(address).encode(), usedforsecurity=False).hexdigest()
+
+
+def _field(body: Any, key: str, path: str) -> Any:
+    if not isinstance(body, dict) or key not in body:
+        raise VendorError(
+            f"Mailchimp: {path} answered without '{key}': an error inside a 200, or another "
+            "system. Check the address in the connection."
+        )
+    return body[key]
+
+
+def _with_data_centre(connection: Connection) -> Connection:
+    """The data centre's address when the connection names no host: it is the key's suffix."""
+    if connection.host or connection.extra.get("base_url"):
+        return connection
+    _, dash, data_centre = connection.password.rpartition("-")
+    if not dash or not data_centre.isalnum():
+        connection.require("host")
+    return replace(connection, scheme="https", host=f"{data_centre}.api.mailchimp.com", path="")
