@@ -1,0 +1,71 @@
+# Everything here works on a machine with Python 3.11+, make and git. `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ADVANCE ?= 0
+CUSTOMERS ?= 5000
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test test-fast lint dbt-parse format lock clean stop
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.runtime ## Create .venv with the locked packages and the kundenkreis command
+
+demo: $(VENV)/.runtime ## Run a night on a sandbox shop: vendor APIs to email tools (ADVANCE=1: the next night)
+	@$(BIN)/kundenkreis demo --customers $(CUSTOMERS) --advance $(ADVANCE)
+
+up: $(VENV)/.runtime ## Start Airflow with its UI; prints the address and the login
+	@$(BIN)/kundenkreis up
+
+test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whole DAG
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.development ## Run the unit tests only
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.development ## Check style, types, SQL and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --processes 2 dbt_project/models dbt_project/tests
+	$(BIN)/codespell
+
+dbt-parse: $(VENV)/.runtime ## Check the dbt project; a deprecation warning is an error
+	DBT_SEND_ANONYMOUS_USAGE_STATS=false $(BIN)/dbt parse --project-dir dbt_project --profiles-dir dbt_project \
+		--target-path ../.kundenkreis/dbt/target_parse --log-path .kundenkreis/dbt/logs --no-partial-parse \
+		--warn-error-options '{"error": ["Deprecations"]}' --vars '{as_of_date: "2026-01-31", marts_schema: marts_blue}'
+
+format: $(VENV)/.development ## Put Python and SQL into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/sqlfluff fix --processes 2 dbt_project/models dbt_project/tests
+
+lock: $(VENV)/.development ## Compile requirements*.txt anew from requirements*.in
+	$(BIN)/uv pip compile --universal --python-version 3.11 --quiet requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --quiet requirements-dev.in -o requirements-dev.txt
+
+stop: ## Stop the embedded warehouse and the sandbox
+	-@$(BIN)/kundenkreis sandbox stop
+	-@$(BIN)/kundenkreis warehouse stop
+
+clean: stop ## Stop everything and delete the environment and all local data
+	rm -rf $(VENV) .kundenkreis
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	@touch $@
+
+# Compiling once while installing saves every later start-up from doing it.
+$(VENV)/.runtime: $(VENV)/.uv requirements.txt pyproject.toml
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.txt
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements-dev.txt
+	@touch $@

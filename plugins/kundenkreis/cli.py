@@ -1,0 +1,328 @@
+"""The `kundenkreis` command. Every command has `--json` where its answer is data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.terminal import NightWatch, print_night, print_plan
+
+app = typer.Typer(
+    help="Customer lifecycle segments, built nightly and kept in step with your email tools.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+warehouse_app = typer.Typer(help="The warehouse: the embedded PostgreSQL, or your own.")
+sandbox_app = typer.Typer(help="A shop, a CRM and two email tools on this machine, to try it on.")
+app.add_typer(warehouse_app, name="warehouse")
+app.add_typer(sandbox_app, name="sandbox")
+
+console = Console()
+errors = Console(stderr=True)
+
+AsOf = Annotated[
+    str | None, typer.Option("--as-of", metavar="DATE", help="The day to compute (2026-01-31).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Entry point: turns our own errors into one message and exit code 1."""
+    try:
+        app()
+    except KundenkreisError as error:
+        errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def run(as_of: AsOf = None, as_json: AsJson = False) -> None:
+    """Run one night in this process: the real DAG, start to end."""
+    _start_warehouse_if_embedded()
+    _use_sandbox_if_nothing_else()
+    _run_night(_date(as_of), as_json)
+
+
+@app.command()
+def demo(
+    customers: Annotated[int, typer.Option(help="People the sandbox knows.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Another seed makes another shop.")] = 7,
+    advance: Annotated[int, typer.Option(help="Days to move the sandbox on first.")] = 0,
+) -> None:
+    """Start the warehouse and the sandbox, and run a night over them."""
+    from kundenkreis import sandbox_control
+
+    _start_warehouse_if_embedded()
+    state = sandbox_control.start(customers=customers, seed=seed)
+    if advance:
+        state = sandbox_control.advance(advance)
+    os.environ.update(state.connections)
+    console.print(
+        f"Sandbox: a shop, a CRM and two email tools on port {state.port}, "
+        f"up to and including {state.until}."
+    )
+    _run_night(state.until, as_json=False)
+    console.print(
+        "\nNext: [bold]make up[/] for Airflow's UI, [bold]make demo ADVANCE=1[/] for the night "
+        "after, [bold].venv/bin/kundenkreis warehouse psql[/] to look at the tables."
+    )
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show the last run, what readers see, and what was sent."""
+    from kundenkreis import status as statuses
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    report = statuses.status(dsn)
+    if as_json:
+        _print_json(report)
+    elif report["run_id"] is None:
+        console.print("No night has run yet. `kundenkreis run` runs one.")
+    else:
+        print_night(console, report)
+
+
+@app.command()
+def plan(as_json: AsJson = False) -> None:
+    """Show what the current plan would send, to whom, in how many calls. Sends nothing."""
+    from kundenkreis import activation
+    from kundenkreis.settings import load_settings
+    from kundenkreis.warehouse.connection import connect, warehouse_dsn
+    from kundenkreis.warehouse.publish import current_publication
+
+    dsn = warehouse_dsn()
+    with connect(dsn) as connection:
+        publication = current_publication(connection)
+    if publication is None:
+        raise KundenkreisError("Nothing was published yet. `kundenkreis run` runs a night.")
+    summary = activation.plan_summary(dsn, publication.publication_id, load_settings())
+    if as_json:
+        _print_json(summary)
+    else:
+        print_plan(console, publication.publication_id, summary)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def dbt(context: typer.Context) -> None:
+    """Run dbt by hand with the night's variables: `kundenkreis dbt build --select orders`.
+
+    Builds the colour that is not published, as of the published date.
+    """
+    from kundenkreis.settings import home, load_settings, repository_root
+    from kundenkreis.warehouse.connection import connect, dbt_environment, warehouse_dsn
+    from kundenkreis.warehouse.dbt import night_vars
+    from kundenkreis.warehouse.publish import BLUE, GREEN, current_publication, live_schema
+
+    dsn = warehouse_dsn()
+    with connect(dsn) as connection:
+        published = current_publication(connection)
+        colour = GREEN if live_schema(connection) == BLUE else BLUE
+    day = published.as_of_date if published else datetime.now(UTC).date() - timedelta(days=1)
+    variables = night_vars(load_settings(), day, colour, publication_id=0, run_id="")
+    project = repository_root() / "dbt_project"
+    command = [
+        *(sys.executable, "-m", "dbt.cli.main", *context.args),
+        *("--project-dir", str(project), "--profiles-dir", str(project)),
+        *("--target-path", str(home() / "dbt" / f"target_{colour}_by_hand")),
+        *("--log-path", str(home() / "dbt" / "logs"), "--vars", json.dumps(variables)),
+    ]
+    environment = {**os.environ, **dbt_environment(dsn), "DO_NOT_TRACK": "1"}
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+
+
+@app.command()
+def up(port: Annotated[int, typer.Option(help="Port of Airflow's UI.")] = 8080) -> None:
+    """Start Airflow itself, with its UI, over the warehouse; Ctrl-C stops it."""
+    from kundenkreis import airflow_server
+
+    _start_warehouse_if_embedded()
+    _use_sandbox_if_nothing_else(until_yesterday=True)
+    raise typer.Exit(airflow_server.serve(console, port))
+
+
+@warehouse_app.command("start")
+def warehouse_start() -> None:
+    """Start the embedded PostgreSQL and create what is missing in it."""
+    from kundenkreis.warehouse import embedded
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    server = embedded.start()
+    ensure_schemas(server.dsn())
+    console.print(f"PostgreSQL runs on 127.0.0.1:{server.port}, database warehouse.")
+
+
+@warehouse_app.command("stop")
+def warehouse_stop() -> None:
+    """Stop the embedded PostgreSQL; its data stay."""
+    from kundenkreis.warehouse import embedded
+
+    console.print("Stopped." if embedded.stop() else "It was not running.")
+
+
+@warehouse_app.command("url")
+def warehouse_url() -> None:
+    """Print the warehouse's URL, password included, for a BI tool or psql."""
+    from kundenkreis.warehouse.connection import warehouse_dsn
+
+    typer.echo(warehouse_dsn())
+
+
+@warehouse_app.command("migrate")
+def warehouse_migrate() -> None:
+    """Create the schemas and tables that are missing. Safe at any time."""
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    ensure_schemas(warehouse_dsn())
+    console.print("The warehouse has everything it needs.")
+
+
+@warehouse_app.command(
+    "psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def warehouse_psql(context: typer.Context) -> None:
+    """Open psql on the warehouse; arguments go to psql."""
+    from kundenkreis.warehouse import embedded
+    from kundenkreis.warehouse.connection import warehouse_dsn
+
+    program = embedded.client_program("psql")
+    # By the environment, so that the password shows in no process list.
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = conninfo_to_dict(warehouse_dsn())
+    environment = {
+        **os.environ,
+        "PGHOST": str(parts.get("host")),
+        "PGPORT": str(parts.get("port")),
+        "PGUSER": str(parts.get("user")),
+        "PGPASSWORD": str(parts.get("password")),
+        "PGDATABASE": str(parts.get("dbname")),
+    }
+    command = [str(program), *context.args]
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+
+
+@sandbox_app.command("start")
+def sandbox_start(
+    customers: Annotated[int, typer.Option(help="People the sandbox knows.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Another seed makes another shop.")] = 7,
+) -> None:
+    """Start the sandbox, or find it running."""
+    from kundenkreis import sandbox_control
+
+    state = sandbox_control.start(customers=customers, seed=seed)
+    console.print(
+        f"The sandbox runs on port {state.port}, up to and including {state.until}. "
+        f"Its connections: {state.connections_file}"
+    )
+
+
+@sandbox_app.command("advance")
+def sandbox_advance(days: Annotated[int, typer.Argument(min=1)] = 1) -> None:
+    """Let days pass in the sandbox, so that the next night has changes."""
+    from kundenkreis import sandbox_control
+
+    console.print(f"It is the end of {sandbox_control.advance(days).until} in the sandbox.")
+
+
+@sandbox_app.command("stop")
+def sandbox_stop() -> None:
+    """Stop the sandbox; its state stays."""
+    from kundenkreis import sandbox_control
+
+    console.print("Stopped." if sandbox_control.stop() else "It was not running.")
+
+
+def _run_night(as_of: date | None, as_json: bool) -> None:
+    from kundenkreis import status as statuses
+    from kundenkreis.local_run import run_night
+    from kundenkreis.settings import load_settings
+    from kundenkreis.warehouse.connection import warehouse_dsn
+
+    load_settings()  # a mistake in the config shows before anything starts
+    dsn = warehouse_dsn()
+    watch = NightWatch(Console(stderr=True) if as_json else console)
+    try:
+        outcome = run_night(as_of, watch)
+    finally:
+        watch.close()
+    report = statuses.status(dsn)
+    if as_json:
+        _print_json({"state": "success" if outcome.succeeded else "failed", **report})
+    else:
+        print_night(console, report)
+    if not outcome.succeeded:
+        for task_id, message in outcome.failed.items():
+            errors.print(f"[bold red]{task_id} failed[/]: ", end="")
+            errors.print(message, markup=False, highlight=False, soft_wrap=True)
+        errors.print(
+            f"The log of the whole run: {outcome.log}. What was published before stays; the next "
+            "run continues where this one stopped.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
+
+
+def _start_warehouse_if_embedded() -> None:
+    if os.environ.get("AIRFLOW_CONN_WAREHOUSE"):
+        return
+    from kundenkreis.warehouse import embedded
+
+    embedded.start()
+
+
+def _use_sandbox_if_nothing_else(until_yesterday: bool = False) -> None:
+    """Take the running sandbox's connections where the environment names none of its own."""
+    from kundenkreis import sandbox_control
+    from kundenkreis.connections import environment_name
+    from kundenkreis.settings import load_settings
+
+    settings = load_settings()
+    systems = [*settings.sources.values(), *settings.destinations.values()]
+    wanted = {
+        environment_name(system.connection) for system in systems if hasattr(system, "connection")
+    }
+    if not wanted or any(os.environ.get(name) for name in wanted):
+        return
+    if until_yesterday:
+        state = sandbox_control.start()
+        missing = (datetime.now(settings.model.zone).date() - timedelta(days=1) - state.until).days
+        if missing > 0:
+            state = sandbox_control.advance(missing)
+    elif (running := sandbox_control.running()) is not None:
+        state = running
+    else:
+        return
+    console.print(f"No connection is set: the sandbox on port {state.port} is used.")
+    os.environ.update({name: state.connections[name] for name in wanted & set(state.connections)})
+
+
+def _date(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise KundenkreisError(f"--as-of: '{text}' is no date; write it as 2026-01-31.") from None
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
