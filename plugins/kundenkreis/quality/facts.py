@@ -1,0 +1,208 @@
+"""What the suites need to know before they are built: a few set-based reads of the warehouse."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import psycopg
+from psycopg import sql
+
+from kundenkreis.quality import limits
+from kundenkreis.settings import Settings
+
+Columns = Mapping[tuple[str, str], frozenset[str]]
+
+
+@dataclass(frozen=True)
+class LandingFacts:
+    """What the gate ``landing`` is built from.
+
+    Attributes:
+        run_id: the run whose rejections are counted.
+        as_of: the end of the as-of day in the business time zone.
+        latest_event: the latest moment an event may carry; see `_latest_event`.
+        columns: per (schema, table) that exists, its columns.
+        volumes: per expectation id, the row counts of earlier runs, newest first.
+        rows_read: per source, the rows this run extracted; a source is missing when unknown.
+    """
+
+    run_id: str
+    as_of: datetime
+    latest_event: datetime
+    columns: Columns
+    volumes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    rows_read: Mapping[str, int] = field(default_factory=dict)
+
+    def exists(self, schema: str, table: str) -> bool:
+        """Whether the table is there and may be read."""
+        return (schema, table) in self.columns
+
+    def usual_volume(self, expectation_id: str) -> int | None:
+        """The median of earlier row counts, or None on the first night."""
+        counts = self.volumes.get(expectation_id)
+        return int(statistics.median(counts)) if counts else None
+
+
+@dataclass(frozen=True)
+class MartsFacts:
+    """What the gate ``marts`` is built from.
+
+    Attributes:
+        schema: the unpublished marts schema.
+        as_of_date: the run's date D.
+        columns: per (schema, table) that exists, its columns; views of ``marts`` included.
+        is_newer: whether D is not before the date of the current publication, or there is none.
+    """
+
+    schema: str
+    as_of_date: date
+    columns: Columns
+    is_newer: bool = True
+
+    def exists(self, schema: str, table: str, *columns: str) -> bool:
+        """Whether the table is there with these columns and may be read."""
+        return set(columns) <= self.columns.get((schema, table), frozenset()) and (
+            (schema, table) in self.columns
+        )
+
+
+def landing_facts(
+    connection: psycopg.Connection, settings: Settings, run_id: str, as_of_date: date
+) -> LandingFacts:
+    """Read what the gate ``landing`` needs. One round trip per fact."""
+    schemas = [f"raw_{source}" for source in settings.sources]
+    columns = _columns(connection, [*schemas, "activation", "quarantine"])
+    as_of = end_of_day(as_of_date, settings.model.business_timezone)
+    return LandingFacts(
+        run_id=run_id,
+        as_of=as_of,
+        latest_event=_latest_event(connection, columns, schemas, as_of, settings),
+        columns=columns,
+        volumes=_volumes(connection, run_id),
+        rows_read=_rows_read(connection, run_id, list(settings.sources)),
+    )
+
+
+def marts_facts(
+    connection: psycopg.Connection, settings: Settings, schema: str, as_of_date: date
+) -> MartsFacts:
+    """Read what the gate ``marts`` needs."""
+    raw = [f"raw_{source}" for source in settings.sources]
+    row = connection.execute(
+        "select as_of_date from history.publications order by publication_id desc limit 1"
+    ).fetchone()
+    return MartsFacts(
+        schema=schema,
+        as_of_date=as_of_date,
+        columns=_columns(
+            connection,
+            [schema, "marts", "staging", "intermediate", "activation", "history", *raw],
+        ),
+        is_newer=row is None or row[0] <= as_of_date,
+    )
+
+
+def end_of_day(day: date, time_zone: str) -> datetime:
+    """The moment a business day ends."""
+    return datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(time_zone))
+
+
+def _columns(connection: psycopg.Connection, schemas: list[str]) -> Columns:
+    """Columns per table, of tables the login may read."""
+    rows = connection.execute(
+        """
+        select table_schema, table_name, array_agg(column_name::text)
+        from information_schema.columns
+        where table_schema = any(%s)
+            and has_table_privilege(
+                format('%%I.%%I', table_schema, table_name)::regclass, 'select'
+            )
+        group by table_schema, table_name
+        """,
+        (schemas,),
+    ).fetchall()
+    return {(schema, table): frozenset(names) for schema, table, names in rows}
+
+
+def _latest_event(
+    connection: psycopg.Connection,
+    columns: Columns,
+    schemas: list[str],
+    as_of: datetime,
+    settings: Settings,
+) -> datetime:
+    """One day after the latest of: the as-of date, the last publication, the last load.
+
+    An older as-of date (a backfill, a late first night) finds newer events in the raw tables and
+    that is right. What no load can have seen yet is a wrong date. Load times are data in the
+    warehouse, so a repeated gate judges the same.
+    """
+    moments = [as_of]
+    row = connection.execute("select max(as_of_date) from history.publications").fetchone()
+    if row and row[0]:
+        moments.append(end_of_day(row[0], settings.model.business_timezone))
+    for schema in schemas:
+        if "inserted_at" in columns.get((schema, "_dlt_loads"), ()):
+            query = sql.SQL("select max(inserted_at) from {}._dlt_loads").format(
+                sql.Identifier(schema)
+            )
+            loaded = connection.execute(query).fetchone()
+            if loaded and loaded[0]:
+                moments.append(loaded[0])
+    return max(moments).astimezone(UTC) + timedelta(days=1)
+
+
+def _volumes(connection: psycopg.Connection, run_id: str) -> dict[str, list[int]]:
+    """Row counts that earlier runs of the gate accepted, newest first."""
+    rows = connection.execute(
+        """
+        select expectation_id, observed
+        from (
+            select
+                expectation_id,
+                observed,
+                row_number() over (
+                    partition by expectation_id order by recorded_at desc, run_id
+                ) as position
+            from quality.gate_results
+            where gate = 'landing'
+                and expectation_id like '%%.volume'
+                and success
+                and observed ~ '^[0-9]{1,18}$'
+                and run_id <> %s
+        ) as recent
+        where position <= %s
+        order by expectation_id, position
+        """,
+        (run_id, limits.VOLUME_HISTORY_RUNS),
+    ).fetchall()
+    volumes: dict[str, list[int]] = {}
+    for expectation_id, observed in rows:
+        volumes.setdefault(expectation_id, []).append(int(observed))
+    return volumes
+
+
+def _rows_read(connection: psycopg.Connection, run_id: str, sources: list[str]) -> dict[str, int]:
+    """Rows per source that this run's extract tasks say they loaded."""
+    rows = connection.execute(
+        """
+        select
+            summary ->> 'source' as source,
+            sum((
+                select coalesce(sum(entry.value::numeric), 0)
+                from jsonb_each_text(summary -> 'tables') as entry
+                where entry.value ~ '^[0-9]+$'
+            ))::bigint as rows_read
+        from operations.task_results
+        where run_id = %s
+            and summary ->> 'source' = any(%s)
+            and jsonb_typeof(summary -> 'tables') = 'object'
+        group by summary ->> 'source'
+        """,
+        (run_id, sources),
+    ).fetchall()
+    return {source: int(count) for source, count in rows}

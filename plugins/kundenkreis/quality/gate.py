@@ -1,0 +1,244 @@
+"""One gate: suites in, verdict out. Critical stops the run, warnings are reported."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+
+from kundenkreis.errors import GateFailure, WarehouseError
+from kundenkreis.quality.checkpoint import (
+    CheckpointResult,
+    Outcome,
+    run_checkpoint,
+    safe_exception_text,
+)
+from kundenkreis.quality.suites.common import TableSuite
+from kundenkreis.settings import Settings, home
+from kundenkreis.warehouse.connection import connect
+
+Gate = Literal["landing", "marts"]
+
+_SHOWN_FAILURES = 5
+
+_INSERT = """
+insert into quality.gate_results
+    (run_id, gate, as_of_date, table_name, expectation, expectation_id, severity, success, raised,
+     observed, expected, duration_seconds)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+def run_gate(
+    gate: Gate,
+    settings: Settings,
+    dsn: str,
+    run_id: str,
+    as_of_date: date,
+    marts_schema: str | None,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Validate what was landed, or the marts that are about to be published.
+
+    Design sections 1 and 3. A run of the same id replaces its results.
+
+    Args:
+        gate: ``landing`` reads the raw tables of the enabled sources and the subscriber states;
+            ``marts`` reads `marts_schema`.
+        settings: the configuration of the run.
+        dsn: libpq URI of the warehouse.
+        run_id: under which results and Data Docs are kept.
+        as_of_date: the run's date D; the end of day D is the run's "now".
+        marts_schema: the unpublished schema; needed by the gate ``marts`` only.
+        progress: called with one line per step.
+
+    Returns:
+        ``gate``, ``expectations``, ``failed`` (of any severity), ``warnings``, ``seconds``,
+        ``data_docs`` (path of the index page, or None) and ``warned``: one text per warning.
+
+    Raises:
+        GateFailure: a critical expectation failed, or any raised. Results and Data Docs are
+            written before.
+        WarehouseError: the warehouse cannot be reached, or an object is missing that
+            `ensure_schemas` creates.
+    """
+    started = time.monotonic()
+    suites = _suites(gate, settings, dsn, run_id, as_of_date, marts_schema)
+    count = sum(len(suite.expectations) for suite in suites)
+    progress(f"gate {gate}: {count} expectations on {len(suites)} tables")
+    result = _checked(gate, suites, dsn, _docs_folder(run_id, gate))
+    outcomes = _measured(result.outcomes, dsn)
+    _record(dsn, gate, run_id, as_of_date, outcomes)
+    warned = [_short(outcome) for outcome in outcomes if outcome.warns]
+    for line in warned:
+        progress(f"gate {gate}: warning: {line}")
+    if result.data_docs_problem:
+        progress(f"gate {gate}: no Data Docs: {result.data_docs_problem}")
+    stopping = [outcome for outcome in outcomes if outcome.stops]
+    if stopping:
+        raise GateFailure(failure_message(gate, stopping, result.data_docs))
+    return {
+        "gate": gate,
+        "expectations": count,
+        "failed": sum(not outcome.success for outcome in outcomes),
+        "warnings": len(warned),
+        "warned": warned,
+        "seconds": round(time.monotonic() - started, 2),
+        "data_docs": str(result.data_docs) if result.data_docs else None,
+    }
+
+
+def failure_message(gate: str, stopping: Sequence[Outcome], data_docs: Path | None) -> str:
+    """Say which gate, table and expectation, what was observed and allowed, and what to do."""
+    number = len(stopping)
+    lines = [f"Gate {gate} stopped the run: {number} expectation{'s' * (number > 1)} failed."]
+    # What could not be evaluated is often only a consequence of what failed.
+    ordered = sorted(stopping, key=lambda outcome: outcome.raised)
+    for outcome in ordered[:_SHOWN_FAILURES]:
+        verb = "could not be evaluated" if outcome.raised else "observed"
+        lines += [
+            f"- {outcome.table}: {outcome.description} [{outcome.expectation_id}, "
+            f"{outcome.expectation}, {outcome.severity}]",
+            f"  {verb}: {outcome.observed}; allowed: {outcome.limit}",
+            f"  what to do: {outcome.action}",
+        ]
+        if outcome.find_rows:
+            lines.append(f"  find the rows: {outcome.find_rows}")
+    if number > _SHOWN_FAILURES:
+        rest = ", ".join(outcome.expectation_id for outcome in ordered[_SHOWN_FAILURES:])
+        lines.append(f"- and {number - _SHOWN_FAILURES} more: {rest}")
+    lines.append(
+        f"Data Docs: {data_docs}."
+        if data_docs
+        else "All results: quality.gate_results of this run."
+    )
+    return "\n".join(lines)
+
+
+def _suites(
+    gate: Gate,
+    settings: Settings,
+    dsn: str,
+    run_id: str,
+    as_of_date: date,
+    marts_schema: str | None,
+) -> list[TableSuite]:
+    from kundenkreis.quality import facts
+
+    with connect(dsn, application_name="kundenkreis gate") as connection:
+        try:
+            if gate == "landing":
+                from kundenkreis.quality.suites import landing
+
+                return landing.suites(
+                    settings, facts.landing_facts(connection, settings, run_id, as_of_date)
+                )
+            if not marts_schema:
+                raise WarehouseError(
+                    "Gate marts needs the schema that transform chose; run transform first."
+                )
+            from kundenkreis.quality.suites import marts
+
+            return marts.suites(
+                settings, facts.marts_facts(connection, settings, marts_schema, as_of_date)
+            )
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise WarehouseError(
+                f"Gate {gate}: {error.diag.message_primary}. "
+                "`kundenkreis warehouse start` creates what is missing."
+            ) from None
+
+
+def _docs_folder(run_id: str, gate: str) -> Path:
+    # Airflow's run ids hold colons and plus signs, which are no good in paths and URLs.
+    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in run_id)
+    return home() / "data_docs" / (safe.strip(".") or "run") / gate
+
+
+def _checked(
+    gate: str, suites: Sequence[TableSuite], dsn: str, docs_folder: Path
+) -> CheckpointResult:
+    try:
+        return run_checkpoint(gate, suites, dsn, docs_folder)
+    except Exception as error:
+        # A checkpoint that breaks has found nothing to be in order. Its text may quote data.
+        text = safe_exception_text(str(error), f"{type(error).__name__}:")
+        raise GateFailure(
+            f"Gate {gate} stopped the run: the checkpoint itself failed with {text}. "
+            "Nothing was evaluated. Check that the warehouse is up and that the login may read "
+            "the tables, then run again."
+        ) from None
+
+
+def _measured(outcomes: Sequence[Outcome], dsn: str) -> list[Outcome]:
+    """Fill in what was observed where a failed expectation has a better measure than a count."""
+    if not any(_needs_measure(outcome) for outcome in outcomes):
+        return list(outcomes)
+    with connect(dsn, application_name="kundenkreis gate", autocommit=True) as connection:
+        return [
+            _measure(connection, outcome) if _needs_measure(outcome) else outcome
+            for outcome in outcomes
+        ]
+
+
+def _needs_measure(outcome: Outcome) -> bool:
+    return bool(outcome.measure) and not outcome.success and not outcome.raised
+
+
+def _measure(connection: psycopg.Connection, outcome: Outcome) -> Outcome:
+    try:
+        row = connection.execute((outcome.measure or "").encode()).fetchone()
+    except psycopg.Error:
+        return outcome  # the count of Great Expectations remains
+    return replace(outcome, observed=str(row[0])[:500]) if row and row[0] is not None else outcome
+
+
+def _record(
+    dsn: str, gate: str, run_id: str, as_of_date: date, outcomes: Sequence[Outcome]
+) -> None:
+    with connect(dsn, application_name="kundenkreis gate") as connection:
+        connection.execute(
+            "delete from quality.gate_results where run_id = %s and gate = %s", (run_id, gate)
+        )
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                _INSERT,
+                [
+                    (
+                        run_id,
+                        gate,
+                        as_of_date,
+                        outcome.table,
+                        outcome.expectation,
+                        outcome.expectation_id,
+                        outcome.severity,
+                        outcome.success,
+                        outcome.raised,
+                        outcome.observed,
+                        outcome.limit,
+                        outcome.duration_seconds,
+                    )
+                    for outcome in outcomes
+                ],
+            )
+
+
+def _short(outcome: Outcome) -> str:
+    return f"{outcome.table}: {outcome.description} Observed: {outcome.observed}."
+
+
+def severity_counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Failures per severity; what could not be evaluated counts as critical."""
+    return dict(
+        Counter(
+            "critical" if outcome.raised else outcome.severity
+            for outcome in outcomes
+            if not outcome.success
+        )
+    )

@@ -1,0 +1,1 @@
+"""What is expected: one module per gate, plain Great Expectations classes."""

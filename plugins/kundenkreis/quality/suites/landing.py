@@ -1,0 +1,715 @@
+"""Gate ``landing``: is what arrived complete, fresh and plausible?
+
+Reads the raw tables of the enabled sources, the rejected rows of this run and the subscriber
+states of the email tools. Design: section 1 (``gate_landing``) and section 4 (Orders, Consent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kundenkreis.quality import limits
+from kundenkreis.quality.facts import LandingFacts
+from kundenkreis.quality.suites.common import (
+    Check,
+    Severity,
+    TableSuite,
+    expect,
+    expect_no_rows,
+    literal,
+    literals,
+    percent,
+)
+from kundenkreis.settings import Settings
+
+# https://woocommerce.com/document/managing-orders/order-statuses/, plus WordPress's trash and
+# the two drafts that checkouts and the admin create.
+WOOCOMMERCE_STATUSES = (
+    "pending",
+    "processing",
+    "on-hold",
+    "completed",
+    "cancelled",
+    "refunded",
+    "failed",
+    "trash",
+    "checkout-draft",
+    "auto-draft",
+)
+FILE_STATUSES = ("completed", "cancelled", "refunded", "returned", "pending", "failed")
+
+
+@dataclass(frozen=True)
+class Landed:
+    """One raw table and what is known of it.
+
+    Attributes:
+        table: its name in ``raw_<source>``.
+        key: columns that identify a row; the ids that messages may show.
+        required: columns that must exist, beside those named elsewhere here.
+        not_null: columns that hardly any row may lack.
+        times: when something happened; must lie in a plausible range.
+        not_negative: money and quantities that are never below zero.
+        status: the column with the order status.
+        changed_at, stale_days: the newest of it tells how fresh the table is.
+        parent: (own column, parent table, parent column, severity, what to do).
+        key_is_unique: False for child tables, whose rows have no id of their own.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
+    not_negative: tuple[str, ...] = ()
+    status: str | None = None
+    changed_at: str | None = None
+    stale_days: int = 0
+    parent: tuple[str, str, str, Severity, str] | None = None
+    key_is_unique: bool = True
+
+    def columns(self) -> set[str]:
+        """All columns that this table must have."""
+        names = {*self.key, *self.required, *self.not_null, *self.times, *self.not_negative}
+        names |= {name for name in (self.status, self.changed_at) if name}
+        return names | ({self.parent[0]} if self.parent else set())
+
+
+_LOADER_FAULT = (
+    "The load of this table is damaged; run the extract task again. If it stays, report the load "
+    "id in _dlt_load_id."
+)
+
+WOOCOMMERCE = (
+    Landed(
+        "customers",
+        ("id",),
+        required=("email", "billing_country", "newsletter_opt_in"),
+        times=("date_created_gmt", "date_modified_gmt"),
+    ),
+    Landed(
+        "orders",
+        ("id",),
+        required=("currency", "customer_id", "billing_email", "payment_method", "exchange_rate"),
+        not_null=("status", "date_created_gmt", "total"),
+        times=("date_created_gmt", "date_modified_gmt", "date_paid_gmt"),
+        not_negative=("total",),
+        status="status",
+        changed_at="date_modified_gmt",
+        stale_days=limits.STALE_ORDERS_DAYS,
+    ),
+    Landed(
+        "orders__line_items",
+        ("_dlt_parent_id", "_dlt_list_idx"),
+        required=("product_id", "quantity", "total"),
+        parent=("_dlt_parent_id", "orders", "_dlt_id", "critical", _LOADER_FAULT),
+    ),
+    Landed(
+        "refunds",
+        ("id",),
+        not_null=("parent_id", "amount"),
+        times=("date_created_gmt",),
+        not_negative=("amount",),
+        parent=(
+            "parent_id",
+            "orders",
+            "id",
+            "warning",
+            "Refunds of unknown orders change no revenue. Look for the order in "
+            "quarantine.rejected_records or in the shop.",
+        ),
+    ),
+    Landed("products", ("id",), required=("name", "sku", "category_name")),
+)
+
+HUBSPOT = (
+    Landed(
+        "contacts",
+        ("id",),
+        required=("email", "lifecyclestage", "hs_email_optout", "archived"),
+        times=("createdate", "lastmodifieddate"),
+        changed_at="lastmodifieddate",
+        stale_days=limits.STALE_CONTACTS_DAYS,
+    ),
+    Landed(
+        "contacts__property_history",
+        ("_dlt_parent_id", "_dlt_list_idx"),
+        required=("property", "value"),
+        times=("changed_at",),
+        parent=("_dlt_parent_id", "contacts", "_dlt_id", "critical", _LOADER_FAULT),
+    ),
+    Landed(
+        "deals",
+        ("id",),
+        required=("dealstage", "amount", "hs_is_closed", "archived"),
+        times=("createdate",),
+        parent=(
+            "contact_id",
+            "contacts",
+            "id",
+            "info",
+            "Deals of contacts that were not read are nobody's sign of interest. Check that the "
+            "token may read these contacts.",
+        ),
+    ),
+)
+
+# Amounts of files may be negative: returns are lines with a negative quantity.
+FILES = (
+    Landed(
+        "customers",
+        ("source_name", "customer_key"),
+        required=("email",),
+        times=("created_at",),
+    ),
+    Landed(
+        "order_lines",
+        ("source_name", "content_hash", "row_number"),
+        required=("customer_key", "quantity", "line_amount"),
+        not_null=("order_key", "ordered_at", "status", "currency"),
+        times=("ordered_at",),
+        not_negative=("unit_price",),
+        status="status",
+    ),
+    Landed(
+        "orders",
+        ("source_name", "order_key"),
+        required=("customer_key", "email"),
+        not_null=("ordered_at", "status", "currency", "total_amount"),
+        times=("ordered_at",),
+        status="status",
+    ),
+    Landed("products", ("source_name", "product_key"), required=("product_name",)),
+    Landed(
+        "consent_events",
+        ("source_name", "channel", "occurred_at"),
+        required=("email",),
+        not_null=("evidence",),
+        times=("occurred_at",),
+        key_is_unique=False,
+    ),
+)
+
+
+def landed_tables(settings: Settings) -> dict[str, tuple[Landed, ...]]:
+    """The raw tables each enabled source must have landed; of files, those of its datasets."""
+    tables: dict[str, tuple[Landed, ...]] = {}
+    if "woocommerce" in settings.sources:
+        tables["woocommerce"] = WOOCOMMERCE
+    if "hubspot" in settings.sources:
+        tables["hubspot"] = HUBSPOT
+    if "files" in settings.sources:
+        entities = {str(dataset.entity) for dataset in settings.sources["files"].datasets}
+        tables["files"] = tuple(landed for landed in FILES if landed.table in entities)
+    return tables
+
+
+def suites(settings: Settings, facts: LandingFacts) -> list[TableSuite]:
+    """The gate's suites: first what exists, then each table that does.
+
+    A table that is missing fails its existence check, so it needs no further expectations.
+    """
+    sources = landed_tables(settings)
+    found = [_catalogue(sources), _rejections(sources, facts)]
+    for source, tables in sources.items():
+        for landed in tables:
+            if facts.exists(f"raw_{source}", landed.table):
+                found.append(
+                    TableSuite(
+                        f"raw_{source}",
+                        landed.table,
+                        tuple(_table_expectations(source, landed, settings, facts)),
+                    )
+                )
+    if settings.destinations and facts.exists("activation", "subscriber_states"):
+        found.append(_subscriber_states(settings, facts))
+    return [suite for suite in found if suite.expectations]
+
+
+# ------------------------------------------------------------------------------- catalogue
+
+
+def _catalogue(sources: dict[str, tuple[Landed, ...]]) -> TableSuite:
+    """Tables exist and can be read; dlt made no variant columns."""
+    expectations = []
+    for source, tables in sources.items():
+        schema = f"raw_{source}"
+        if tables:
+            expectations.append(_tables_exist(schema, [landed.table for landed in tables]))
+        expectations.append(_no_variant_columns(schema))
+    return TableSuite("information_schema", "columns", tuple(expectations))
+
+
+def _tables_exist(schema: str, tables: list[str]) -> Any:
+    required = ", ".join(f"({literal(table)})" for table in tables)
+    missing = f"""
+        select required.table_name
+        from (values {required}) as required (table_name)
+        where not exists (
+            select 1
+            from information_schema.columns as existing
+            where existing.table_schema = {literal(schema)}
+                and existing.table_name = required.table_name
+        )
+    """
+    return expect_no_rows(
+        Check(
+            id=f"landing.{schema}.tables_exist",
+            table=schema,
+            severity="critical",
+            description="Every table of the source has been landed and can be read.",
+            limit="no table missing: " + ", ".join(tables),
+            action="Look at the log of this source's extract task, and check that the "
+            "warehouse login may read the schema.",
+            find_rows=missing,
+            measure=f"select 'missing: ' || string_agg(table_name, ', ') from ({missing}) as t",
+        )
+    )
+
+
+def _no_variant_columns(schema: str) -> Any:
+    variants = f"""
+        select existing.table_name, existing.column_name
+        from information_schema.columns as existing
+        where existing.table_schema = {literal(schema)}
+            and existing.column_name like '%\\_\\_v\\_%'
+    """
+    return expect_no_rows(
+        Check(
+            id=f"landing.{schema}.no_variant_columns",
+            table=schema,
+            severity="critical",
+            description="No column came in two types (dlt would add a variant column).",
+            limit="no column named *__v_*",
+            action="Values of another type were landed beside the column and would be missing "
+            "from it. Correct the type in the source's mapping, drop the variant column and "
+            "load the table again.",
+            find_rows=variants,
+            measure="select string_agg(table_name || '.' || column_name, ', ') "
+            f"from ({variants}) as t",
+        )
+    )
+
+
+# ------------------------------------------------------------------------------ rejected rows
+
+
+def _rejections(sources: dict[str, tuple[Landed, ...]], facts: LandingFacts) -> TableSuite:
+    expectations = []
+    if facts.exists("quarantine", "rejected_records"):
+        for source in sources:
+            expectations += [
+                _rejected_rate(
+                    source,
+                    sources[source],
+                    facts,
+                    "critical",
+                    limits.REJECTED_CRITICAL_SHARE,
+                    limits.REJECTED_CRITICAL_ROWS,
+                ),
+                _rejected_rate(
+                    source,
+                    sources[source],
+                    facts,
+                    "warning",
+                    limits.REJECTED_WARNING_SHARE,
+                    limits.REJECTED_WARNING_ROWS,
+                ),
+            ]
+    return TableSuite("quarantine", "rejected_records", tuple(expectations))
+
+
+def _rejected_rate(
+    source: str,
+    tables: Iterable[Landed],
+    facts: LandingFacts,
+    severity: Severity,
+    share: float,
+    rows: int,
+) -> Any:
+    of_this_run = (
+        "from quarantine.rejected_records "
+        f"where run_id = {literal(facts.run_id)} and source = {literal(source)}"
+    )
+    read = _rows_read(source, tables, facts)
+    return expect_no_rows(
+        Check(
+            id=f"landing.raw_{source}.rejected_rows.{severity}",
+            table="quarantine.rejected_records",
+            severity=severity,
+            description=f"Few rows that {source} sent were unusable in this run.",
+            limit=f"at most {percent(share)} of the rows read, or fewer than {rows} rows",
+            action="Read the reasons with the SQL below. Correct the data or the mapping at the "
+            "source; rejected rows are read again when they change there.",
+            find_rows=f"select table_name, record_key, reason_code, reason {of_this_run}",
+            measure=f"""
+                select
+                    sum(rejected) || ' rejected of ' || ({read}) + sum(rejected) || ' read ('
+                    || string_agg(reason_code || ' ' || rejected, ', ' order by rejected desc)
+                    || ')'
+                from (
+                    select reason_code, count(*) as rejected {of_this_run} group by reason_code
+                ) as reasons
+            """,
+        ),
+        f"""
+            select count(*) as rejected {of_this_run}
+            having count(*) >= {rows} and count(*) > {share} * (({read}) + count(*))
+        """,
+    )
+
+
+def _rows_read(source: str, tables: Iterable[Landed], facts: LandingFacts) -> str:
+    """SQL for the rows this run read; the rows of the raw tables where the run does not say."""
+    if source in facts.rows_read:
+        return str(facts.rows_read[source])
+    counts = [
+        f"(select count(*) from raw_{source}.{landed.table})"
+        for landed in tables
+        if facts.exists(f"raw_{source}", landed.table)
+    ]
+    return " + ".join(counts) or "0"
+
+
+# ------------------------------------------------------------------------------- raw tables
+
+
+def _table_expectations(
+    source: str, landed: Landed, settings: Settings, facts: LandingFacts
+) -> Iterator[Any]:
+    import great_expectations.expectations as gxe
+
+    name = f"raw_{source}.{landed.table}"
+    yield expect(
+        gxe.ExpectTableColumnsToMatchSet,
+        Check(
+            id=f"landing.{name}.columns",
+            table=name,
+            severity="critical",
+            description="The table has every column the models read.",
+            limit="present: " + ", ".join(sorted(landed.columns())),
+            action="The vendor stopped sending a field, or the connector's mapping changed. "
+            "Compare the extract task's log with the source's documentation.",
+        ),
+        column_set=sorted(landed.columns()),
+        exact_match=False,
+    )
+    yield from _volume(name, facts)
+    yield from _keys(name, landed)
+    yield from _complete(name, landed)
+    yield from _plausible(name, landed, facts)
+    if landed.status:
+        yield _known_statuses(name, landed, _statuses(source, settings))
+    if landed.changed_at:
+        yield _fresh(name, landed, facts)
+    if landed.parent and facts.exists(f"raw_{source}", landed.parent[1]):
+        yield _has_parent(f"raw_{source}", landed)
+
+
+def _volume(name: str, facts: LandingFacts) -> Iterator[Any]:
+    """Row count against earlier runs; on the first night anything goes and is remembered."""
+    import great_expectations.expectations as gxe
+
+    check_id = f"landing.{name}.volume"
+    usual = facts.usual_volume(check_id)
+    least = int((usual or 0) * limits.VOLUME_CRITICAL_SHARE)
+    forget = f"delete from quality.gate_results where expectation_id = {literal(check_id)}"
+    yield expect(
+        gxe.ExpectTableRowCountToBeBetween,
+        Check(
+            id=check_id,
+            table=name,
+            severity="critical",
+            description="The table did not lose a large part of its rows.",
+            limit=f"at least {least} rows (usual: {usual})" if usual else "any (first run)",
+            action="Raw tables only grow, so rows were lost: restore them or load the source "
+            f"again from the start. If the fall is intended, forget the history with: {forget}",
+        ),
+        min_value=least,
+    )
+    if usual is None:
+        return
+    least = int(usual * limits.VOLUME_WARNING_SHARE)
+    most = None
+    if len(facts.volumes[check_id]) >= limits.VOLUME_GROWTH_MIN_RUNS:
+        most = max(usual * limits.VOLUME_GROWTH_FACTOR, usual + limits.VOLUME_GROWTH_MIN_ROWS)
+    yield expect(
+        gxe.ExpectTableRowCountToBeBetween,
+        Check(
+            id=f"landing.{name}.volume_drift",
+            table=name,
+            severity="warning",
+            description="The table has about as many rows as in the last runs.",
+            limit=f"{least} to {most or 'any number of'} rows (usual: {usual})",
+            action="Ask who owns the source whether data was removed or imported in bulk.",
+        ),
+        min_value=least,
+        max_value=most,
+    )
+
+
+def _keys(name: str, landed: Landed) -> Iterator[Any]:
+    if not landed.key_is_unique:
+        return
+    key = ", ".join(landed.key)
+    any_null = " or ".join(f"{column} is null" for column in landed.key)
+    twice = f"select {key}, count(*) as rows_found from {name} group by {key} having count(*) > 1"
+    present = Check(
+        id=f"landing.{name}.key_present",
+        table=name,
+        severity="critical",
+        description=f"Every row has its key ({key}).",
+        limit="none without",
+        action="Rows without a key cannot be told apart or updated. " + _LOADER_FAULT,
+        find_rows=f"select {key}, _dlt_load_id from {name} where {any_null}",
+    )
+    unique = Check(
+        id=f"landing.{name}.key_unique",
+        table=name,
+        severity="critical",
+        description=f"No key ({key}) occurs twice.",
+        limit="no key twice",
+        action="Something was loaded twice and would count double. Do not delete by hand: the "
+        "extract task merges by key when it runs again. " + _LOADER_FAULT,
+        find_rows=twice,
+    )
+    if len(landed.key) == 1:
+        import great_expectations.expectations as gxe
+
+        yield expect(gxe.ExpectColumnValuesToNotBeNull, present, column=key)
+        yield expect(gxe.ExpectColumnValuesToBeUnique, unique, column=key)
+    else:
+        yield expect_no_rows(present, f"select {key} from {name} where {any_null}")
+        yield expect_no_rows(unique)
+
+
+def _complete(name: str, landed: Landed) -> Iterator[Any]:
+    import great_expectations.expectations as gxe
+
+    for column in landed.not_null:
+        yield expect(
+            gxe.ExpectColumnValuesToNotBeNull,
+            Check(
+                id=f"landing.{name}.{column}.present",
+                table=name,
+                severity="critical",
+                description=f"Nearly every row has {column}.",
+                limit=f"at most {percent(limits.IMPLAUSIBLE_SHARE)} of the rows without",
+                action="The vendor left the field out or the mapping reads another one. "
+                "Compare some of these records with the source.",
+                find_rows=f"select {', '.join(landed.key)} from {name} where {column} is null",
+            ),
+            column=column,
+            mostly=1 - limits.IMPLAUSIBLE_SHARE,
+        )
+
+
+def _plausible(name: str, landed: Landed, facts: LandingFacts) -> Iterator[Any]:
+    latest = facts.latest_event.strftime("%Y-%m-%d %H:%M:%S+00")
+    for column in landed.times:
+        yield from _few_and_none(
+            name,
+            landed,
+            column,
+            "in_range",
+            f"{column} lies between {limits.EARLIEST_EVENT} and {latest}",
+            "Look at the source's clock, date format and time zone. Events after the as-of date "
+            "do not count until their day comes.",
+            f"{column} < '{limits.EARLIEST_EVENT}' or {column} > '{latest}'",
+            min_value=datetime.fromisoformat(limits.EARLIEST_EVENT).replace(tzinfo=UTC),
+            max_value=facts.latest_event,
+        )
+    for column in landed.not_negative:
+        yield from _few_and_none(
+            name,
+            landed,
+            column,
+            "not_negative",
+            f"{column} is not below zero",
+            "Check the sign at the source: refunds have rows of their own.",
+            f"{column} < 0",
+            min_value=0,
+        )
+
+
+def _few_and_none(
+    name: str,
+    landed: Landed,
+    column: str,
+    rule: str,
+    expected: str,
+    action: str,
+    broken: str,
+    **bounds: Any,
+) -> Iterator[Any]:
+    """Two expectations of one rule: critical when many rows break it, a warning when any does."""
+    import great_expectations.expectations as gxe
+
+    rows = f"select {', '.join(landed.key)} from {name} where {broken}"
+    share = limits.IMPLAUSIBLE_SHARE
+    yield expect(
+        gxe.ExpectColumnValuesToBeBetween,
+        Check(
+            id=f"landing.{name}.{column}.{rule}",
+            table=name,
+            severity="critical",
+            description=f"For nearly every row: {expected}.",
+            limit=f"at most {percent(share)} of the rows otherwise",
+            action=action,
+            find_rows=rows,
+        ),
+        column=column,
+        mostly=1 - share,
+        **bounds,
+    )
+    yield expect(
+        gxe.ExpectColumnValuesToBeBetween,
+        Check(
+            id=f"landing.{name}.{column}.{rule}.every_row",
+            table=name,
+            severity="warning",
+            description=f"For every row: {expected}.",
+            limit="no row otherwise",
+            action=action,
+            find_rows=rows,
+        ),
+        column=column,
+        **bounds,
+    )
+
+
+def _statuses(source: str, settings: Settings) -> set[str]:
+    """The order statuses that the policy knows about."""
+    counted = settings.model.counted_order_statuses.get(source, [])
+    if source == "woocommerce":
+        return {*WOOCOMMERCE_STATUSES, *counted}
+    mapped: set[str] = set()
+    for dataset in settings.sources[source].datasets:
+        mapping = dataset.columns.get("status")
+        if mapping is not None:
+            values = [mapping.constant, mapping.otherwise, *mapping.values.values()]
+            values += [case.value for case in mapping.cases or ()]
+            mapped |= {value for value in values if value}
+    return {*FILE_STATUSES, *counted, *mapped}
+
+
+def _known_statuses(name: str, landed: Landed, statuses: set[str]) -> Any:
+    import great_expectations.expectations as gxe
+
+    listed = literals(statuses)
+    return expect(
+        gxe.ExpectColumnValuesToBeInSet,
+        Check(
+            id=f"landing.{name}.known_statuses",
+            table=name,
+            severity="warning",
+            description="Every order has a status the order policy knows.",
+            limit=", ".join(sorted(statuses)),
+            action="Orders of unknown statuses do not count. If they should, add the status to "
+            "counted_order_statuses in model.yml.",
+            find_rows=f"select {landed.status}, count(*) from {name} "
+            f"where {landed.status} not in ({listed}) group by 1",
+        ),
+        column=landed.status,
+        value_set=sorted(statuses),
+    )
+
+
+def _fresh(name: str, landed: Landed, facts: LandingFacts) -> Any:
+    column = landed.changed_at
+    oldest = (facts.as_of - timedelta(days=landed.stale_days)).isoformat(sep=" ")
+    return expect_no_rows(
+        Check(
+            id=f"landing.{name}.fresh",
+            table=name,
+            severity="warning",
+            description="The table holds recent changes, as seen from the as-of date.",
+            limit=f"newest {column} not before {oldest}",
+            action="Check in the vendor's own screens whether there is newer data, and whether "
+            "the extract task still reads to the end.",
+            find_rows=f"select max({column}) from {name}",
+            measure=f"select 'newest: ' || max({column}) from {name}",
+        ),
+        f"select max({column}) as newest from {name} having max({column}) < '{oldest}'",
+    )
+
+
+def _has_parent(schema: str, landed: Landed) -> Any:
+    assert landed.parent is not None  # noqa: S101 - the caller checks; this is for the type
+    column, parent, parent_column, severity, action = landed.parent
+    name = f"{schema}.{landed.table}"
+    return expect_no_rows(
+        Check(
+            id=f"landing.{name}.has_parent",
+            table=name,
+            severity=severity,
+            description=f"Every row belongs to a row of {parent}.",
+            limit="no row without its parent",
+            action=action,
+            find_rows=f"""
+                select {", ".join(f"child.{key}" for key in landed.key)}
+                from {name} as child
+                where child.{column} is not null
+                    and not exists (
+                        select 1 from {schema}.{parent} as parent
+                        where parent.{parent_column} = child.{column}
+                    )
+            """,
+        )
+    )
+
+
+# -------------------------------------------------------------------------- subscriber states
+
+
+def _subscriber_states(settings: Settings, facts: LandingFacts) -> TableSuite:
+    name = "activation.subscriber_states"
+    return TableSuite(
+        "activation",
+        "subscriber_states",
+        (
+            expect_no_rows(
+                Check(
+                    id=f"landing.{name}.address_normalised",
+                    table=name,
+                    severity="critical",
+                    description="Addresses are trimmed and in lower case, as consent is joined.",
+                    limit="no other address",
+                    action="A withdrawal would not be found for these addresses. Run the extract "
+                    "task again; the rows are named by the email tool's own id.",
+                    find_rows=f"select destination, vendor_id from {name} "
+                    "where address is distinct from lower(btrim(address)) or address = ''",
+                )
+            ),
+            expect_no_rows(
+                Check(
+                    id=f"landing.{name}.read_in_this_run",
+                    table=name,
+                    severity="warning",
+                    description="Every email tool's subscribers were read in this run.",
+                    limit="no tool whose states are all from earlier runs",
+                    action="Withdrawals since then are unknown. They are read again before "
+                    "sending; check the log of the extract task that reads the tool.",
+                    find_rows=f"select destination, max(read_at) from {name} "
+                    f"where destination in ({literals(settings.destinations)}) "
+                    f"group by destination "
+                    f"having not bool_or(run_id = {literal(facts.run_id)})",
+                )
+            ),
+            expect_no_rows(
+                Check(
+                    id=f"landing.{name}.state_changed_at.in_range",
+                    table=name,
+                    severity="warning",
+                    description="No subscriber state is dated in the future.",
+                    limit="no date later than one day after the as-of date",
+                    action="A consent from the future is not used. Check the tool's time zone.",
+                    find_rows=f"select destination, vendor_id from {name} where "
+                    f"state_changed_at > '{facts.latest_event:%Y-%m-%d %H:%M:%S+00}'",
+                )
+            ),
+        ),
+    )
