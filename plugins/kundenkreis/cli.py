@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from kundenkreis.errors import KundenkreisError
-from kundenkreis.terminal import NightWatch, print_night, print_plan
+from kundenkreis.terminal import NightWatch, detached_console, print_night, print_plan
 
 app = typer.Typer(
     help="Customer lifecycle segments, built nightly and kept in step with your email tools.",
@@ -258,7 +258,7 @@ def _run_night(as_of: date | None, as_json: bool) -> None:
 
     load_settings()  # a mistake in the config shows before anything starts
     dsn = warehouse_dsn()
-    watch = NightWatch(Console(stderr=True) if as_json else console)
+    watch = NightWatch(detached_console(2 if as_json else 1))
     try:
         outcome = run_night(as_of, watch)
     finally:
@@ -266,7 +266,7 @@ def _run_night(as_of: date | None, as_json: bool) -> None:
     report = statuses.status(dsn)
     if as_json:
         _print_json({"state": "success" if outcome.succeeded else "failed", **report})
-    else:
+    elif report["run_id"] is not None:
         print_night(console, report)
     if not outcome.succeeded:
         for task_id, message in outcome.failed.items():

@@ -21,6 +21,7 @@ from kundenkreis.errors import KundenkreisError
 from kundenkreis.settings import home
 
 DAG_ID = "customer_lifecycle"
+Watch = Callable[[str, str, str], None]
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,12 @@ class LocalRun:
     log: Path
 
 
-def run_night(as_of: date | None, watch: Callable[[str, str], None]) -> LocalRun:
+def run_night(as_of: date | None, watch: Watch) -> LocalRun:
     """Run the DAG once and wait for it.
 
     Args:
         as_of: the day to compute; the day before today when None.
-        watch: gets the task id and a line of progress; ``started``, ``success``, ``failed`` and
-            ``skipped`` are lines of their own.
+        watch: gets task id, event (started, progress, success, failed, skipped) and text.
 
     Raises:
         KundenkreisError: the DAG cannot be loaded; names file and reason.
@@ -90,39 +90,25 @@ def _last_line(text: str) -> str:
     return lines[-1].removeprefix("kundenkreis.errors.") if lines else text
 
 
-def _run(
-    dag: Any, as_of: date | None, watch: Callable[[str, str], None], log: Path
-) -> LocalRun:
+def _run(dag: Any, as_of: date | None, watch: Watch, log: Path) -> LocalRun:
     from kundenkreis.operators import night as operators
 
     failed: dict[str, str] = {}
 
-    def started(context: Any) -> None:
-        watch(context["ti"].task_id, "started")
+    def remember(task_id: str, event: str, text: str) -> None:
+        if event == "failed":
+            failed[task_id] = text
+        watch(task_id, event, text)
 
-    def succeeded(context: Any) -> None:
-        watch(context["ti"].task_id, "success")
-
-    def skipped(context: Any) -> None:
-        watch(context["ti"].task_id, "skipped")
-
-    def broke(context: Any) -> None:
-        task_id = context["ti"].task_id
-        failed[task_id] = str(context.get("exception") or "failed")
-        watch(task_id, "failed")
-
-    for task in dag.tasks:
-        task.on_execute_callback = [started]
-        task.on_success_callback = [succeeded]
-        task.on_skipped_callback = [skipped]
-        task.on_failure_callback = [broke]
-    operators.watcher = watch
+    operators.watcher = remember
     try:
-        conf = {"as_of": as_of.isoformat()} if as_of else None
-        dag_run = dag.test(run_conf=conf)
+        dag_run = dag.test(run_conf={"as_of": as_of.isoformat()} if as_of else None)
     finally:
         operators.watcher = None
-    return LocalRun(dag_run.run_id, str(dag_run.state) == "success", failed, log)
+    succeeded = str(dag_run.state) == "success"
+    if not succeeded and not failed:
+        failed[DAG_ID] = "The run failed before a task began; the log says where."
+    return LocalRun(dag_run.run_id, succeeded, failed, log)
 
 
 @contextmanager

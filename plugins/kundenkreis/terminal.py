@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -17,11 +18,15 @@ _MARKS = {
 }
 
 
+def detached_console(descriptor: int) -> Console:
+    """A console on a copy of a file descriptor, which stays when the original is redirected."""
+    return Console(file=os.fdopen(os.dup(descriptor), "w", buffering=1))
+
+
 class NightWatch:
     """Shows a night's progress: a spinner on a terminal, a line now and then elsewhere.
 
-    Called with a task id and a line; the lines ``started``, ``success``, ``failed`` and
-    ``skipped`` mark the task's course.
+    Called with a task id, an event (started, progress, success, failed, skipped) and a text.
     """
 
     def __init__(self, console: Console, seconds_between_lines: float = 5) -> None:
@@ -37,22 +42,23 @@ class NightWatch:
         else:
             console.print("starting Airflow …")
 
-    def __call__(self, task_id: str, line: str) -> None:
+    def __call__(self, task_id: str, event: str, text: str) -> None:
         now = time.monotonic()
-        if line == "started":
+        if event == "started":
             self._task_begun = self._last_line = now
             self._show(f"{task_id} …")
-        elif line in _MARKS:
+        elif event in _MARKS:
             seconds = now - self._task_begun
             self._console.print(
-                f"{now - self._begun:6.1f} s  {_MARKS[line]}  {task_id}  [dim]{seconds:.1f} s[/]",
+                f"{now - self._begun:6.1f} s  {_MARKS[event]}  {task_id}  [dim]{seconds:.1f} s[/]",
                 highlight=False,
             )
         elif self._status is not None:
-            self._show(f"{task_id}: {line}")
+            self._show(f"{task_id}: {text}")
         elif now - self._last_line >= self._pause:
             self._last_line = now
-            self._console.print(f"{now - self._begun:6.1f} s  {'':7}  {task_id}: {line}", markup=False)
+            passed = f"{now - self._begun:6.1f} s"
+            self._console.print(f"{passed}  {'':7}  {task_id}: {text}", markup=False)
 
     def close(self) -> None:
         """End the spinner."""

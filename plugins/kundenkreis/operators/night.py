@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from kundenkreis import night
 from kundenkreis.errors import KundenkreisError, VendorError, WarehouseError
 from kundenkreis.night import RunContext, Summary
+from kundenkreis.redaction import first_lines
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,27 +40,43 @@ class NightOperator(BaseOperator):
         """Airflow's entry point."""
         started = datetime.now(UTC)
         run = run_context(context, self._progress)
+        self._watch("started")
         try:
             night.prepare(run)
             summary = self.work(run)
-        except KundenkreisError as error:
-            _record(run, self.task_id, "failed", {"error": str(error)}, started)
+        except Exception as error:
+            message = self._failure_message(error)
+            _record(run, self.task_id, "failed", {"error": message}, started)
+            self._watch("failed", message)
             failure = AirflowException if isinstance(error, _PASSING) else AirflowFailException
-            raise failure(f"{type(error).__name__}: {error}") from None
+            raise failure(message) from None
         state = "skipped" if "skipped" in summary else "success"
         _record(run, self.task_id, state, summary, started)
+        self._watch(state)
         if state == "skipped":
             raise AirflowSkipException(f"skipped: {summary['skipped']}")
         return summary
 
+    def _failure_message(self, error: Exception) -> str:
+        """One message for a person. A bug's own text may repeat a row, so it is redacted."""
+        if isinstance(error, KundenkreisError):
+            return f"{type(error).__name__}: {error}"
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        self.log.error("Unexpected %s at\n%s", type(error).__name__, frames)
+        return f"Unexpected {type(error).__name__}: {first_lines(str(error), 2)}"
+
     def _progress(self, line: str) -> None:
         self.log.info(line)
+        self._watch("progress", line)
+
+    def _watch(self, event: str, text: str = "") -> None:
         if watcher is not None:
-            watcher(self.task_id, line)
+            watcher(self.task_id, event, text)
 
 
-# Set by `kundenkreis run`, which shows the night's progress on the terminal.
-watcher: Callable[[str, str], None] | None = None
+# Set by `kundenkreis run`, which shows the night's progress on the terminal: task id, event
+# (started, progress, success, failed, skipped), text.
+watcher: Callable[[str, str, str], None] | None = None
 
 
 class ExtractOperator(NightOperator):
@@ -266,9 +284,7 @@ def _airflow_connection(connection_id: str) -> Connection:
     )
 
 
-def _record(
-    run: RunContext, task_id: str, state: str, summary: Summary, started: datetime
-) -> None:
+def _record(run: RunContext, task_id: str, state: str, summary: Summary, started: datetime) -> None:
     from kundenkreis.warehouse.connection import connect
 
     try:

@@ -155,7 +155,9 @@ def _initialise(server: EmbeddedServer) -> None:
     finally:
         readable_password.unlink()
     if result.returncode:
-        raise WarehouseError(f"PostgreSQL's initdb failed in {server.data}: {result.stderr.strip()}")
+        raise WarehouseError(
+            f"PostgreSQL's initdb failed in {server.data}: {result.stderr.strip()}"
+        )
 
 
 def _give_to_server_user(server: EmbeddedServer, password_file: Path) -> None:

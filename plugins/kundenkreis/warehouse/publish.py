@@ -325,7 +325,11 @@ def _copy_history(
             _merge_customer_ids(connection, schema, shared)
         else:
             _replace_night(
-                connection, schema, target, shared, as_of_date,
+                connection,
+                schema,
+                target,
+                shared,
+                as_of_date,
                 publication_id if "publication_id" in targets[target] else None,
             )
 

@@ -87,6 +87,8 @@ create table if not exists activation.audiences (
     audience text not null,
     vendor_id text not null,
     created_at timestamptz not null default now(),
+    -- Until a first delivery came to its end, the size guard treats the audience as new.
+    first_synced_publication_id bigint,
     primary key (destination, audience)
 );
 
