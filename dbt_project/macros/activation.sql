@@ -1,0 +1,164 @@
+{# One row per segment and audience, from the configured segments. #}
+{% macro configured_audiences() -%}
+    {%- set rows = [] -%}
+    {%- for segment in var('segments') -%}
+        {%- for target in segment.destinations if target.destination in var('enabled_destinations') -%}
+            {%- do rows.append((segment, target)) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- for segment, target in rows %}
+        select
+            {{ sql_text(target.destination) }} as destination,
+            {{ sql_text(target.audience) }} as audience,
+            {{ sql_text(segment.key) }} as segment,
+            {{ segment.get('priority', 100) }} as priority,
+            cast({{ segment.get('max_change_percent', 30) }} as {{ dbt.type_numeric() }})
+                as max_change_percent,
+            {{ segment.get('min_size', 0) }} as min_size,
+            {{ sql_text(segment.get('initial', 'hold')) }} as initial_sync
+        {{ 'union all' if not loop.last }}
+    {%- else %}
+        {{ empty_relation({
+            'destination': dbt.type_string(),
+            'audience': dbt.type_string(),
+            'segment': dbt.type_string(),
+            'priority': dbt.type_int(),
+            'max_change_percent': dbt.type_numeric(),
+            'min_size': dbt.type_int(),
+            'initial_sync': dbt.type_string(),
+        }) }}
+    {%- endfor %}
+{%- endmacro %}
+
+
+{# One row per segment and attribute it sends. #}
+{% macro configured_attributes() -%}
+    {%- set rows = [] -%}
+    {%- for segment in var('segments') -%}
+        {%- for attribute in segment.get('attributes', []) -%}
+            {%- do rows.append((segment.key, attribute)) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- for segment, attribute in rows %}
+        select
+            {{ sql_text(segment) }} as segment,
+            {{ sql_text(attribute) }} as attribute
+        {{ 'union all' if not loop.last }}
+    {%- else %}
+        {{ empty_relation({'segment': dbt.type_string(), 'attribute': dbt.type_string()}) }}
+    {%- endfor %}
+{%- endmacro %}
+
+
+{# The names of all attributes that any segment sends, once each. What must never leave the house
+   stops the build here, whatever checked the config before. #}
+{% macro sent_attributes() -%}
+    {%- set names = [] -%}
+    {%- for segment in var('segments') -%}
+        {%- for attribute in segment.get('attributes', []) -%}
+            {%- if attribute in ['birthday', 'date_of_birth', 'email', 'is_contactable',
+                    'not_contactable_because'] -%}
+                {{ exceptions.raise_compiler_error(
+                    "Segment '" ~ segment.key ~ "' would send the attribute '" ~ attribute
+                    ~ "', which is never sent. Take it out of segments.yml."
+                ) }}
+            {%- endif -%}
+            {%- if not modules.re.match('^[a-z][a-z0-9_]*$', attribute) -%}
+                {{ exceptions.raise_compiler_error(
+                    "Segment '" ~ segment.key ~ "' names the attribute '" ~ attribute
+                    ~ "'. Allowed: a column of customer_360."
+                ) }}
+            {%- endif -%}
+            {%- if attribute not in names -%}{%- do names.append(attribute) -%}{%- endif -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(names | sort) }}
+{%- endmacro %}
+
+
+{# The publication this plan belongs to. #}
+{% macro planned_publication_id() -%}
+    {%- set publication_id = var('publication_id', none) -%}
+    {%- if publication_id is none -%}
+        {%- if execute and flags.WHICH in ['build', 'run', 'show'] -%}
+            {{ exceptions.raise_compiler_error(
+                "dbt variable publication_id is not set. `kundenkreis run` plans the publication it"
+                ~ " has made; by hand pass --vars '{publication_id: 12}'."
+            ) }}
+        {%- endif -%}
+        {{ return(0) }}
+    {%- endif -%}
+    {{ return(publication_id | int) }}
+{%- endmacro %}
+
+
+{# JSON helpers, for objects held as the warehouse's own JSON type. #}
+{% macro json_type() -%}
+    {{ return(adapter.dispatch('json_type', 'kundenkreis')()) }}
+{%- endmacro %}
+
+{% macro default__json_type() -%}json{%- endmacro %}
+
+{% macro postgres__json_type() -%}jsonb{%- endmacro %}
+
+
+{# A join that yields one row (attribute, value) per key of a JSON object. #}
+{% macro join_json_entries(json, alias) -%}
+    {{ return(adapter.dispatch('join_json_entries', 'kundenkreis')(json, alias)) }}
+{%- endmacro %}
+
+{% macro default__join_json_entries(json, alias) -%}
+    cross join lateral json_entries({{ json }}) as {{ alias }}(attribute, value)
+{%- endmacro %}
+
+{% macro postgres__join_json_entries(json, alias) -%}
+    cross join lateral jsonb_each({{ json }}) as {{ alias }} (attribute, value)
+{%- endmacro %}
+
+
+{# Aggregates: a JSON object out of rows, a JSON list of names in order. Equal contents, equal text. #}
+{% macro json_object_of(name, value) -%}
+    {{ return(adapter.dispatch('json_object_of', 'kundenkreis')(name, value)) }}
+{%- endmacro %}
+
+{% macro default__json_object_of(name, value) -%}
+    json_object_agg({{ name }}, {{ value }})
+{%- endmacro %}
+
+{% macro postgres__json_object_of(name, value) -%}
+    coalesce(jsonb_object_agg({{ name }}, {{ value }}) filter (where {{ name }} is not null), '{}')
+{%- endmacro %}
+
+{% macro json_list_of(name) -%}
+    {{ return(adapter.dispatch('json_list_of', 'kundenkreis')(name)) }}
+{%- endmacro %}
+
+{% macro default__json_list_of(name) -%}
+    json_array_agg({{ name }})
+{%- endmacro %}
+
+{% macro postgres__json_list_of(name) -%}
+    coalesce(
+        jsonb_agg({{ name }} order by {{ name }}) filter (where {{ name }} is not null), '[]'
+    )
+{%- endmacro %}
+
+
+{# Before a plan is built again for the same publication: forget its rows that were never settled.
+   Settled rows stay; the diff no longer holds what was confirmed. #}
+{% macro forget_unsettled_plan_rows() -%}
+    {%- if is_incremental() -%}
+        delete from {{ this }}
+        where
+            publication_id = {{ planned_publication_id() }}
+            and not exists (
+                select 1
+                from {{ source('delivery', 'ledger') }} as ledger
+                where
+                    ledger.plan_row_id = {{ this }}.plan_row_id
+                    and ledger.state in ('confirmed', 'rejected', 'suppressed', 'skipped')
+            )
+    {%- else -%}
+        select 1
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,33 @@
+{# The value of `column` in the first row by `order_by` that has one. #}
+{% macro first_known(column, order_by) -%}
+    {{ return(adapter.dispatch('first_known', 'kundenkreis')(column, order_by)) }}
+{%- endmacro %}
+
+{% macro default__first_known(column, order_by) -%}
+    array_agg({{ column }}) within group (order by {{ order_by }})[0]
+{%- endmacro %}
+
+{% macro postgres__first_known(column, order_by) -%}
+    (array_agg({{ column }} order by {{ order_by }}) filter (where {{ column }} is not null))[1]
+{%- endmacro %}
+
+
+{# True when the condition holds for any row of the group. #}
+{% macro any_true(condition) -%}
+    max(case when {{ condition }} then 1 else 0 end) = 1
+{%- endmacro %}
+
+
+{# Fresh statistics, so that the models that read this table within the same night plan well. #}
+{% macro analyze_table() -%}
+    {{ return(adapter.dispatch('analyze_table', 'kundenkreis')()) }}
+{%- endmacro %}
+
+{% macro default__analyze_table() -%}
+{%- endmacro %}
+
+{% macro postgres__analyze_table() -%}
+    {%- if config.get('materialized') in ['table', 'incremental'] -%}
+        analyze {{ this }}
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,70 @@
+{# The one place that decides what an order is worth and whether it counts (design section 4). #}
+
+
+{# What the order counts as revenue before refunds, in its own currency. `order` is an alias of
+   int_orders_unioned, whose total holds tax and shipping and is after discounts. #}
+{% macro order_revenue(order) -%}
+    {{ order }}.total_amount
+    {%- if not var('revenue_includes_tax') %} - {{ order }}.tax_amount{% endif %}
+    {%- if not var('revenue_includes_shipping') %} - {{ order }}.shipping_amount
+    {%- if var('revenue_includes_tax') %} - {{ order }}.shipping_tax_amount{% endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# Reporting currency per unit of the order's currency: one, the order's own rate, a configured rate;
+   null where there is none. #}
+{% macro order_exchange_rate(order) -%}
+    case
+        when {{ order }}.currency = {{ sql_text(var('reporting_currency')) }} then 1
+        when {{ order }}.own_exchange_rate > 0 then {{ order }}.own_exchange_rate
+        {%- for currency, rate in var('exchange_rates').items() %}
+        when {{ order }}.currency = {{ sql_text(currency) }} then {{ rate }}
+        {%- endfor %}
+    end
+{%- endmacro %}
+
+
+{# Policy revenue of an order: after refunds under `net`, before them under `gross`. #}
+{% macro policy_revenue(order) -%}
+    {%- if var('refund_policy') == 'net' -%}
+        {{ order }}.revenue_after_refunds
+    {%- elif var('refund_policy') == 'gross' -%}
+        {{ order }}.revenue_before_refunds
+    {%- else -%}
+        {{ exceptions.raise_compiler_error(
+            "dbt variable refund_policy is '" ~ var('refund_policy') ~ "'. Allowed: net, gross."
+        ) }}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# Null for an order that counts, otherwise the first reason against it. #}
+{% macro order_not_counted_because(order) -%}
+    case
+        when {{ order }}.status = 'checkout-draft' then 'abandoned_checkout'
+        when
+            {{ order }}.payment_method in {{ sql_texts(var('test_payment_methods')) }}
+            or {{ email_domain(order ~ '.address') }} in {{ sql_texts(var('test_email_domains')) }}
+            then 'test_order'
+        when not (
+            {%- for system, statuses in var('counted_order_statuses').items() %}
+            ({{ order }}.source_system = {{ sql_text(system) }}
+            and coalesce({{ order }}.status, '') in {{ sql_texts(statuses) }})
+            {{ 'or' if not loop.last }}
+            {%- else %}
+            1 = 0
+            {%- endfor %}
+        ) then 'status_not_counted'
+        when {{ order }}.customer_id is null then 'no_customer'
+        when {{ order }}.revenue_before_refunds < 0 then 'negative_value'
+        {%- if var('refund_policy') == 'net' %}
+        when
+            {{ order }}.revenue_before_refunds > 0 and {{ order }}.revenue_after_refunds <= 0
+            then 'fully_refunded'
+        {%- endif %}
+        {%- if var('zero_value_orders') == 'ignore' %}
+        when {{ order }}.revenue_before_refunds = 0 then 'zero_value'
+        {%- endif %}
+    end
+{%- endmacro %}

@@ -1,0 +1,108 @@
+{{ config(indexes=[{'columns': ['source', 'source_record_type', 'source_id']}]) }}
+
+with
+
+records as (
+    select
+        *,
+        -- An equal address makes two records one person; without one a record stands for itself.
+        case
+            when address is not null and not is_relay_address then 'address:' || address
+            else 'record:' || source || '|' || source_record_type || '|' || source_id
+        end as component,
+        {{ dbt.hash("source || '|' || source_record_type || '|' || source_id") }} as own_id
+    from {{ ref('int_source_records_unioned') }}
+),
+
+assigned as (
+    select * from {{ source('history', 'customer_ids') }}
+),
+
+-- The ids that a component's records got in earlier nights.
+claims as (
+    select
+        records.component,
+        assigned.customer_id,
+        min(assigned.assigned_on) as assigned_on,
+        min(records.known_on) as known_on,
+        max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder
+    from records
+    inner join assigned
+        on
+            records.source = assigned.source
+            and records.source_record_type = assigned.source_record_type
+            and records.source_id = assigned.source_id
+    group by records.component, assigned.customer_id
+),
+
+-- After a split two components claim one id: it stays with the record it was derived from, or else
+-- with the oldest record. So an id is never two persons.
+granted as (
+    select
+        *,
+        row_number() over (
+            partition by customer_id
+            order by holds_founder desc, known_on asc nulls last, component asc
+        ) as claim_rank
+    from claims
+),
+
+-- After a merge a component holds several ids: it keeps the oldest.
+kept as (
+    select
+        component,
+        customer_id,
+        row_number() over (
+            partition by component order by assigned_on asc, known_on asc nulls last, customer_id asc
+        ) as age_rank
+    from granted
+    where claim_rank = 1
+),
+
+founders as (
+    select
+        component,
+        own_id,
+        row_number() over (
+            partition by component
+            order by known_on asc nulls last, source asc, source_record_type asc, source_id asc
+        ) as age_rank
+    from records
+),
+
+customers as (
+    select
+        founders.component,
+        coalesce(kept.customer_id, founders.own_id) as customer_id
+    from founders
+    left join kept on founders.component = kept.component and kept.age_rank = 1
+    where founders.age_rank = 1
+),
+
+final as (
+    select
+        records.source,
+        records.source_record_type,
+        records.source_id,
+        customers.customer_id,
+        records.address,
+        records.is_relay_address,
+        records.first_name,
+        records.last_name,
+        records.country,
+        records.preferred_language,
+        records.acquisition_source,
+        records.birthday,
+        -- A record without a date is known since the night that first saw it.
+        coalesce(records.known_on, assigned.assigned_on, {{ as_of_date() }}) as known_on,
+        records.modified_at
+    from records
+    inner join customers on records.component = customers.component
+    left join assigned
+        on
+            records.source = assigned.source
+            and records.source_record_type = assigned.source_record_type
+            and records.source_id = assigned.source_id
+)
+
+select * from final

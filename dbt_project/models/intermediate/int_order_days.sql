@@ -1,0 +1,81 @@
+{#- One row per customer and day with a counted order; the clock of the lifecycle. -#}
+{%- set window = var('gap_window_orders') -%}
+{%- set gaps = [] -%}
+{%- for position in range(1, window + 1) %}{% do gaps.append('gap_' ~ position) %}{% endfor -%}
+
+with
+
+orders as (
+    select * from {{ ref('int_orders') }}
+    where is_counted
+),
+
+days as (
+    select
+        customer_id,
+        order_date,
+        count(*) as orders_count,
+        sum(revenue) as revenue
+    from orders
+    group by customer_id, order_date
+),
+
+numbered as (
+    select
+        customer_id,
+        order_date,
+        orders_count,
+        revenue,
+        row_number() over customer_days as order_day_number,
+        lag(order_date) over customer_days as previous_order_date,
+        lead(order_date) over customer_days as next_order_date,
+        -- At least loyalty_min_orders order days within the window up to this day.
+        lag(order_date, {{ var('loyalty_min_orders') - 1 }}) over customer_days
+        > {{ add_days('order_date', -var('loyalty_window_days')) }} as is_loyal
+    from days
+    window customer_days as (partition by customer_id order by order_date)
+),
+
+dated as (
+    select
+        numbered.*,
+        {{ days_between('previous_order_date', 'order_date') }} as gap_days
+    from numbered
+),
+
+windowed as (
+    select
+        dated.*,
+        gap_days as gap_1
+        {%- for position in range(2, window + 1) %},
+        lag(gap_days, {{ position - 1 }}) over customer_days as gap_{{ position }}
+        {%- endfor %}
+    from dated
+    window customer_days as (partition by customer_id order by order_date)
+),
+
+expected as (
+    select
+        windowed.*,
+        {{ expected_gap('order_day_number', gaps) }} as expected_gap_days
+    from windowed
+),
+
+final as (
+    select
+        customer_id,
+        order_date,
+        cast(order_day_number as integer) as order_day_number,
+        cast(orders_count as integer) as orders_count,
+        revenue,
+        previous_order_date,
+        next_order_date,
+        gap_days,
+        coalesce(is_loyal, false) as is_loyal,
+        cast(expected_gap_days as numeric(10, 2)) as expected_gap_days,
+        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer) as at_risk_after_days,
+        cast(ceil({{ var('churn_factor') }} * expected_gap_days) as integer) as churned_after_days
+    from expected
+)
+
+select * from final

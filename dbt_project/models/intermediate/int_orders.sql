@@ -1,0 +1,90 @@
+{{ config(indexes=[{'columns': ['source', 'order_id']}]) }}
+
+with
+
+unioned as (
+    select * from {{ ref('int_orders_unioned') }}
+),
+
+identities as (
+    select * from {{ ref('int_customer_identities') }}
+),
+
+refunds as (
+    select
+        source,
+        order_id,
+        sum(refunded_amount) as refunded_amount
+    from {{ ref('int_refunds_unioned') }}
+    group by source, order_id
+),
+
+priced as (
+    select
+        unioned.*,
+        {{ order_revenue('unioned') }} as own_revenue,
+        {{ order_exchange_rate('unioned') }} as exchange_rate
+    from unioned
+),
+
+-- What cannot be priced or dated is in int_orders_rejected.
+usable as (
+    select * from priced
+    where exchange_rate is not null and total_amount is not null and ordered_at is not null
+),
+
+converted as (
+    select
+        usable.*,
+        identities.customer_id,
+        cast(usable.own_revenue * usable.exchange_rate as numeric(18, 4)) as revenue_before_refunds,
+        -- A refund takes its share of what the policy counts (tax and shipping may be left out).
+        cast(
+            greatest(
+                usable.own_revenue
+                - coalesce(refunds.refunded_amount, 0)
+                * coalesce(usable.own_revenue / nullif(usable.total_amount, 0), 0),
+                least(usable.own_revenue, 0)
+            ) * usable.exchange_rate as numeric(18, 4)
+        ) as revenue_after_refunds
+    from usable
+    left join identities
+        on
+            usable.source = identities.source
+            and usable.source_record_type = identities.source_record_type
+            and usable.source_id = identities.source_id
+    left join refunds
+        on
+            usable.source = refunds.source
+            and usable.order_id = refunds.order_id
+),
+
+judged as (
+    select
+        converted.*,
+        {{ policy_revenue('converted') }} as revenue,
+        {{ order_not_counted_because('converted') }} as not_counted_because
+    from converted
+),
+
+final as (
+    select
+        source_system,
+        source,
+        order_id,
+        customer_id,
+        address,
+        order_date,
+        ordered_at,
+        status,
+        currency,
+        exchange_rate,
+        revenue_before_refunds,
+        revenue_after_refunds,
+        revenue,
+        not_counted_because is null as is_counted,
+        not_counted_because
+    from judged
+)
+
+select * from final

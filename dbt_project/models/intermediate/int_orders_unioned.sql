@@ -1,0 +1,132 @@
+{{ config(indexes=[{'columns': ['source', 'order_id']}]) }}
+{#- Each source offers its orders in the columns of order_columns(). -#}
+{%- set files_order_lines -%}
+    select
+        'files' as source_system,
+        source,
+        order_key as order_id,
+        max(customer_key) as customer_key,
+        max(email) as email,
+        null as first_name,
+        null as last_name,
+        null as country,
+        max(status) as status,
+        max(currency) as currency,
+        min(ordered_at) as ordered_at,
+        sum(line_amount) as total_amount,
+        0 as tax_amount,
+        0 as shipping_amount,
+        0 as shipping_tax_amount,
+        null as own_exchange_rate,
+        null as payment_method,
+        null as newsletter_opt_in
+    from {{ ref('stg_files__order_lines') if source_is_enabled('files') }}
+    group by source, order_key
+{%- endset -%}
+{%- set files_orders -%}
+    select
+        'files' as source_system,
+        source,
+        order_key as order_id,
+        customer_key,
+        email,
+        null as first_name,
+        null as last_name,
+        null as country,
+        status,
+        currency,
+        ordered_at,
+        total_amount,
+        0 as tax_amount,
+        0 as shipping_amount,
+        0 as shipping_tax_amount,
+        null as own_exchange_rate,
+        null as payment_method,
+        null as newsletter_opt_in
+    from {{ ref('stg_files__orders') if source_is_enabled('files') }}
+{%- endset -%}
+{%- set woocommerce -%}
+    select
+        'woocommerce' as source_system,
+        'woocommerce' as source,
+        order_key as order_id,
+        customer_key,
+        email,
+        first_name,
+        last_name,
+        country,
+        status,
+        currency,
+        ordered_at,
+        total_amount,
+        tax_amount,
+        shipping_amount,
+        shipping_tax_amount,
+        exchange_rate as own_exchange_rate,
+        payment_method,
+        newsletter_opt_in
+    from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
+{%- endset -%}
+
+with
+
+unioned as (
+    {{ union_of_enabled_sources(
+        {
+            'files.order_lines': files_order_lines,
+            'files.orders': files_orders,
+            'woocommerce': woocommerce,
+        },
+        order_columns(),
+    ) }}
+),
+
+relay_domains as (
+    select domain from {{ ref('marketplace_relay_domains') }}
+),
+
+addressed as (
+    select
+        unioned.*,
+        {{ normalised_email('unioned.email') }} as address
+    from unioned
+    where unioned.ordered_at < {{ as_of_end() }} or unioned.ordered_at is null
+),
+
+final as (
+    select
+        addressed.source_system,
+        addressed.source,
+        addressed.order_id,
+        -- Who the order belongs to: the account, else the guest behind the billing address. A
+        -- marketplace's relay address identifies nobody.
+        case
+            when addressed.customer_key is not null then 'customer'
+            when addressed.address is not null and relay_domains.domain is null then 'guest_order'
+        end as source_record_type,
+        case
+            when addressed.customer_key is not null then addressed.customer_key
+            when addressed.address is not null and relay_domains.domain is null
+                then addressed.order_id
+        end as source_id,
+        addressed.email,
+        addressed.address,
+        addressed.first_name,
+        addressed.last_name,
+        addressed.country,
+        addressed.status,
+        addressed.currency,
+        addressed.ordered_at,
+        {{ local_date('addressed.ordered_at') }} as order_date,
+        addressed.total_amount,
+        coalesce(addressed.tax_amount, 0) as tax_amount,
+        coalesce(addressed.shipping_amount, 0) as shipping_amount,
+        coalesce(addressed.shipping_tax_amount, 0) as shipping_tax_amount,
+        addressed.own_exchange_rate,
+        addressed.payment_method,
+        addressed.newsletter_opt_in
+    from addressed
+    left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
+)
+
+select * from final

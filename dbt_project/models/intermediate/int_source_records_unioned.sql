@@ -1,0 +1,143 @@
+{#- Every record of a person that a source holds, or that an order shows to exist. -#}
+{%- set files -%}
+    select
+        source,
+        'customer' as source_record_type,
+        customer_key as source_id,
+        email,
+        first_name,
+        last_name,
+        country,
+        preferred_language,
+        acquisition_source,
+        null as birthday,
+        created_at,
+        created_at as modified_at
+    from {{ ref('stg_files__customers') if source_is_enabled('files') }}
+{%- endset -%}
+{%- set hubspot -%}
+    select
+        'hubspot' as source,
+        'contact' as source_record_type,
+        contact_key as source_id,
+        email,
+        first_name,
+        last_name,
+        null as country,
+        preferred_language,
+        acquisition_source,
+        {{ safe_date('date_of_birth') }} as birthday,
+        created_at,
+        modified_at
+    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }}
+    where not is_archived
+{%- endset -%}
+{%- set woocommerce -%}
+    select
+        'woocommerce' as source,
+        'customer' as source_record_type,
+        customer_key as source_id,
+        email,
+        first_name,
+        last_name,
+        country,
+        null as preferred_language,
+        null as acquisition_source,
+        null as birthday,
+        created_at,
+        modified_at
+    from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
+{%- endset -%}
+
+with
+
+orders as (
+    select * from {{ ref('int_orders_unioned') }}
+),
+
+relay_domains as (
+    select domain from {{ ref('marketplace_relay_domains') }}
+),
+
+listed as (
+    {{ union_of_enabled_sources(
+        {'files': files, 'hubspot': hubspot, 'woocommerce': woocommerce}, source_record_columns()
+    ) }}
+),
+
+listed_by_now as (
+    select * from listed
+    where created_at < {{ as_of_end() }} or created_at is null
+),
+
+-- The buyers behind orders: guests, and accounts that the source no longer lists.
+from_orders as (
+    select
+        orders.source,
+        orders.source_record_type,
+        orders.source_id,
+        max(orders.email) as email,
+        max(orders.first_name) as first_name,
+        max(orders.last_name) as last_name,
+        max(orders.country) as country,
+        min(orders.ordered_at) as created_at,
+        max(orders.ordered_at) as modified_at
+    from orders
+    left join listed_by_now
+        on
+            orders.source = listed_by_now.source
+            and orders.source_record_type = listed_by_now.source_record_type
+            and orders.source_id = listed_by_now.source_id
+    where
+        orders.source_id is not null
+        and orders.ordered_at is not null
+        and listed_by_now.source_id is null
+    group by orders.source, orders.source_record_type, orders.source_id
+),
+
+unioned as (
+    select * from listed_by_now
+    union all
+    select
+        source,
+        source_record_type,
+        source_id,
+        email,
+        first_name,
+        last_name,
+        country,
+        null as preferred_language,
+        null as acquisition_source,
+        null as birthday,
+        created_at,
+        modified_at
+    from from_orders
+),
+
+addressed as (
+    select
+        unioned.*,
+        {{ normalised_email('unioned.email') }} as address
+    from unioned
+),
+
+final as (
+    select
+        addressed.source,
+        addressed.source_record_type,
+        addressed.source_id,
+        addressed.address,
+        relay_domains.domain is not null as is_relay_address,
+        addressed.first_name,
+        addressed.last_name,
+        upper(addressed.country) as country,
+        addressed.preferred_language,
+        addressed.acquisition_source,
+        addressed.birthday,
+        {{ local_date('addressed.created_at') }} as known_on,
+        addressed.modified_at
+    from addressed
+    left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
+)
+
+select * from final

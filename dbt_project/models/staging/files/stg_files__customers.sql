@@ -1,0 +1,22 @@
+with
+
+source as (
+    select * from {{ source('files', 'customers') }}
+),
+
+final as (
+    select
+        source_name as source,
+        cast(customer_key as {{ dbt.type_string() }}) as customer_key,
+        email,
+        first_name,
+        last_name,
+        phone,
+        country,
+        preferred_language,
+        acquisition_source,
+        created_at
+    from source
+)
+
+select * from final

@@ -1,0 +1,25 @@
+with
+
+source as (
+    select * from {{ source('files', 'order_lines') }}
+),
+
+final as (
+    select
+        source_name as source,
+        cast(order_key as {{ dbt.type_string() }}) as order_key,
+        line_number,
+        cast(customer_key as {{ dbt.type_string() }}) as customer_key,
+        email,
+        ordered_at,
+        lower(status) as status,
+        upper(currency) as currency,
+        cast(product_key as {{ dbt.type_string() }}) as product_key,
+        product_name,
+        quantity,
+        unit_price,
+        line_amount
+    from source
+)
+
+select * from final
