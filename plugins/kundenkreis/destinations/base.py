@@ -35,7 +35,8 @@ SUPPRESSING_STATES: frozenset[str] = frozenset(
 class Capabilities:
     """What a tool can do, so that plan and delivery fit their calls to it.
 
-    batch_size: rows per call of each operation.
+    batch_size: rows of an operation that are handed over, and settled, together.
+    rows_per_call: rows that one HTTP call carries.
     membership: what an audience is in this tool.
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
@@ -43,6 +44,7 @@ class Capabilities:
     """
 
     batch_size: Mapping[Operation, int]
+    rows_per_call: Mapping[Operation, int]
     membership: Literal["list", "tag", "segment"]
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1

@@ -67,6 +67,7 @@ from kundenkreis.http import RefusedRequest, VendorClient
 
 CAPABILITIES = Capabilities(
     batch_size={"upsert": 200, "add": 500, "remove": 500},
+    rows_per_call={"upsert": 1, "add": 500, "remove": 500},
     membership="list",
     rate_limit="none",
 )
@@ -99,6 +100,7 @@ class Listmonk:
             **client_options,
         )
         self._new_contact_list_id: str | None = None
+        self._known_lists: list[dict[str, Any]] | None = None
 
     @property
     def calls(self) -> int:
@@ -244,7 +246,9 @@ class Listmonk:
         return self._new_contact_list_id
 
     def _ensure_list(self, name: str, known_id: str | None, description: str) -> Audience:
-        lists = self._lists()
+        if self._known_lists is None:
+            self._known_lists = self._lists()
+        lists = self._known_lists
         if any(str(entry["id"]) == known_id for entry in lists):
             return Audience(str(known_id), created=False)
         same_name = [entry for entry in lists if entry["name"] == name]
@@ -259,7 +263,9 @@ class Listmonk:
         }
         # Not repeated blindly: a repeat after a lost answer would make a second list.
         response = self._client.request("POST", "/api/lists", json=body, idempotent=False)
-        return Audience(str(self._data(response)["id"]), created=True)
+        created = self._data(response)
+        lists.append(created)
+        return Audience(str(created["id"]), created=True)
 
     def _lists(self) -> list[dict[str, Any]]:
         return [entry for page in self._pages("/api/lists", {}) for entry in page]

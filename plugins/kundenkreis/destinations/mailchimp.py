@@ -66,6 +66,7 @@ from kundenkreis.http import VendorClient
 
 CAPABILITIES = Capabilities(
     batch_size={"upsert": 500, "add": 500, "remove": 500},
+    rows_per_call={"upsert": 500, "add": 500, "remove": 500},
     membership="segment",
     rate_limit="concurrency",
     parallel_batches=4,
@@ -109,6 +110,7 @@ class Mailchimp:
         )
         self._list: Mapping[str, Any] | None = None
         self._merge_types: dict[str, str] | None = None
+        self._segments: list[dict[str, Any]] | None = None
 
     @property
     def calls(self) -> int:
@@ -146,8 +148,11 @@ class Mailchimp:
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         """The static segment of this id or name; created empty when it is missing."""
         path = f"{self._list_path()}/segments"
-        params = {"type": "static", "fields": "segments.id,segments.name,segments.type,total_items"}
-        segments = [entry for page in self._pages(path, "segments", params) for entry in page]
+        if self._segments is None:
+            fields = "segments.id,segments.name,segments.type,total_items"
+            params = {"type": "static", "fields": fields}
+            self._segments = [e for page in self._pages(path, "segments", params) for e in page]
+        segments = self._segments
         if any(str(entry["id"]) == known_id for entry in segments):
             return Audience(str(known_id), created=False)
         same_name = [entry for entry in segments if entry["name"] == name]
@@ -157,7 +162,9 @@ class Mailchimp:
         created = self._client.post_json(
             path, json={"name": name, "static_segment": []}, idempotent=False
         )
-        return Audience(str(_field(created, "id", path)), created=True)
+        audience = Audience(str(_field(created, "id", path)), created=True)
+        segments.append({"id": audience.vendor_id, "name": name})
+        return audience
 
     def ensure_attributes(self, types: Mapping[str, AttributeType]) -> None:
         """Create the merge fields that are missing. Those that exist keep their type."""

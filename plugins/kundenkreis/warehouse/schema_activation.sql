@@ -71,6 +71,7 @@ create table if not exists activation.delivered_state (
     pending_attributes jsonb not null default '{}',
     payload_hash text,
     in_doubt boolean not null default false,
+    was_in_doubt boolean not null default false,  -- before the attempt under way
     is_created_by_us boolean not null default false,
     confirmed_publication_id bigint,
     confirmed_at timestamptz,

@@ -1,0 +1,121 @@
+"""Reads the audiences back and records where a tool and our records of it differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import psycopg
+
+from kundenkreis.activation.subscribers import OpenTool
+from kundenkreis.connections import Resolver
+from kundenkreis.destinations import open_destination
+from kundenkreis.destinations.base import Destination
+from kundenkreis.http import RefusedRequest
+from kundenkreis.settings import Settings
+from kundenkreis.warehouse.connection import connect
+
+_DRIFT = """
+insert into activation.drift (run_id, publication_id, destination, audience, address, kind)
+select
+    %(run_id)s, %(publication_id)s, %(destination)s, %(audience)s,
+    coalesce(delivered.address, found.address),
+    case when found.address is null then 'missing' else 'extra' end
+from (
+    select address from activation.delivered_state
+    where
+        destination = %(destination)s and audience = %(audience)s
+        and is_member and not in_doubt
+) as delivered
+full outer join (select distinct address from found_members) as found
+    on delivered.address = found.address
+where
+    delivered.address is null or found.address is null
+on conflict do nothing
+"""
+
+# Missing members come back with the next plan where they still belong. A row in doubt is settled
+# by what the tool shows. Extra members are somebody else's and stay.
+_REPAIR = """
+update activation.delivered_state as known
+set
+    is_member = exists (select 1 from found_members where found_members.address = known.address),
+    in_doubt = false,
+    was_in_doubt = false
+where
+    known.destination = %(destination)s and known.audience = %(audience)s
+    and (known.is_member or known.in_doubt)
+"""
+
+
+def reconcile(
+    destination: str,
+    settings: Settings,
+    resolve: Resolver,
+    dsn: str,
+    run_id: str,
+    publication_id: int,
+    progress: Callable[[str], None],
+    *,
+    open_tool: OpenTool = open_destination,
+) -> dict[str, Any]:
+    """Compare every audience of a tool with what we delivered; write ``activation.drift``.
+
+    Returns ``{"destination", "calls", "audiences": {name: {"members", "missing", "extra"}}}``.
+    ``extra`` counts members that are not ours, which is no fault.
+
+    Raises:
+        VendorError, CredentialError: the tool cannot be read.
+    """
+    with (
+        closing(open_tool(destination, settings.destinations[destination], resolve)) as tool,
+        connect(dsn, application_name=f"kundenkreis reconcile {destination}") as connection,
+    ):
+        audiences = connection.execute(
+            "select audience, vendor_id from activation.audiences"
+            " where destination = %s order by audience",
+            (destination,),
+        ).fetchall()
+        results: dict[str, dict[str, int]] = {}
+        for audience, vendor_id in audiences:
+            keys = {
+                "run_id": run_id,
+                "publication_id": publication_id,
+                "destination": destination,
+                "audience": audience,
+            }
+            results[audience] = _compare(connection, tool, vendor_id, keys)
+            connection.commit()
+            progress(f"{destination}: {len(results)} of {len(audiences)} audiences read back")
+        return {"destination": destination, "calls": tool.calls, "audiences": results}
+
+
+def _compare(
+    connection: psycopg.Connection, tool: Destination, vendor_id: str, keys: dict[str, Any]
+) -> dict[str, int]:
+    """Read one audience and settle it in one transaction."""
+    connection.execute("create temporary table found_members (address text) on commit drop")
+    with connection.cursor() as cursor, cursor.copy("copy found_members from stdin") as copy:
+        for address in _members(tool, vendor_id):
+            copy.write_row((address,))
+    connection.execute(_DRIFT, keys)
+    counts = connection.execute(
+        "select (select count(distinct address) from found_members),"
+        " count(*) filter (where kind = 'missing'), count(*) filter (where kind = 'extra')"
+        " from activation.drift where run_id = %(run_id)s"
+        " and destination = %(destination)s and audience = %(audience)s",
+        keys,
+    ).fetchone()
+    connection.execute(_REPAIR, keys)
+    members, missing, extra = counts or (0, 0, 0)
+    return {"members": int(members), "missing": int(missing), "extra": int(extra)}
+
+
+def _members(tool: Destination, vendor_id: str) -> list[str]:
+    try:
+        return [address for page in tool.read_members(vendor_id) for address in page]
+    except RefusedRequest as refused:
+        if refused.status == 404:  # somebody deleted the audience: everybody is missing
+            return []
+        raise
