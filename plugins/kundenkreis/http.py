@@ -279,7 +279,7 @@ class VendorClient:
             if wait is not None and wait > LONGEST_WAIT_SECONDS:
                 raise VendorError(
                     f"{self.system}: {call} answered {status} and asks to wait {wait:.0f} s, more "
-                    "than one run waits. The next run continues where this one stopped."
+                    "than one run waits. The next run tries again."
                 )
             raise _Again(f"answered {status}", response, wait)
         if status in RETRIED_STATUSES:
@@ -318,7 +318,7 @@ class VendorClient:
         return VendorError(
             f"{self.system}: {call} {again.reason}{named}, {self._attempts} times in a row. Check "
             f"that the system is up and the address in connection '{self.connection.id}' is right; "
-            "the next run continues where this one stopped."
+            "nothing of it was used, so the next run tries again."
         )
 
     def _wait(self, state: tenacity.RetryCallState) -> float:

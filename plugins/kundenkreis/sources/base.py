@@ -1,0 +1,496 @@
+"""What every source shares: one dlt pipeline per run, and records checked before dlt sees them.
+
+dlt (https://dlthub.com/docs) does the loading: a source's tables go to the schema
+``raw_<source>``, merged by primary key in one transaction per table, together with the cursors.
+
+* The pipeline's working directory is made for the run and thrown away. State and schema come back
+  from the destination, so a run that was killed leaves nothing that could block the next one, and
+  a cursor only ever becomes visible with the data it stands for.
+* Each record is validated by a pydantic model, which is also the declaration of its table. What
+  does not fit goes to ``quarantine.rejected_records``, and the rest loads.
+* Every declared table and column exists after a run, also when no record filled it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from kundenkreis import failpoints
+from kundenkreis.errors import KundenkreisError, WarehouseError
+from kundenkreis.warehouse.connection import connect
+from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+
+# --------------------------------------------------------------------------- what a record may hold
+
+_TYPED_JSON = ("\uf026", "\uf02f")
+"""dlt marks typed values in its files by a first character in this private range."""
+
+
+def storable(text: str) -> str:
+    """Return ``text`` when Postgres and dlt can store it; raises ValueError otherwise."""
+    if "\x00" in text:
+        raise ValueError("holds a NUL character")
+    if text and _TYPED_JSON[0] <= text[0] <= _TYPED_JSON[1]:
+        raise ValueError("starts with a character from the private use area")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair") from None
+    return text
+
+
+def _none_when_empty(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _plausible(value: Decimal) -> Decimal:
+    if abs(value) >= Decimal(10) ** 18:
+        raise ValueError("is too large for an amount")
+    return value
+
+
+Text = Annotated[str, AfterValidator(storable)]
+Money = Annotated[Decimal, AfterValidator(_plausible)]
+UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
+BigInt = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+
+OptionalText = Annotated[Text | None, BeforeValidator(_none_when_empty)]
+OptionalMoney = Annotated[Money | None, BeforeValidator(_none_when_empty)]
+OptionalTime = Annotated[UtcTime | None, BeforeValidator(_none_when_empty)]
+OptionalBigInt = Annotated[BigInt | None, BeforeValidator(_none_when_empty)]
+OptionalBool = Annotated[bool | None, BeforeValidator(_none_when_empty)]
+
+
+class Record(BaseModel):
+    """Base of all row models: fields not declared are ignored, numbers are accepted as text."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+
+# --------------------------------------------------------------------------- what a table is
+
+
+@dataclass(frozen=True)
+class Column:
+    """One declared column. data_type is dlt's name for it."""
+
+    data_type: str
+    precision: int | None = None
+    scale: int | None = None
+
+
+POSTGRES_TYPES = {
+    "text": "varchar",
+    "bigint": "bigint",
+    "decimal": "numeric",
+    "timestamp": "timestamptz",
+    "bool": "boolean",
+}
+
+_DATA_TYPES: dict[Any, Column] = {
+    str: Column("text"),
+    int: Column("bigint"),
+    bool: Column("bool"),
+    Decimal: Column("decimal", 38, 9),
+    datetime: Column("timestamp"),
+}
+
+# The columns that dlt adds to a nested table.
+_NESTED_COLUMNS = {
+    "_dlt_root_id": Column("text"),
+    "_dlt_parent_id": Column("text"),
+    "_dlt_list_idx": Column("bigint"),
+    "_dlt_id": Column("text"),
+}
+_ROOT_COLUMNS = {"_dlt_load_id": Column("text"), "_dlt_id": Column("text")}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A raw table of an API source.
+
+    model: what a record must look like; its fields are the columns, its lists of records the
+        nested tables (``<table>__<field>``), which are replaced as a set with their parent.
+    newest: the column by which the newest of several versions of a record is chosen.
+    """
+
+    name: str
+    model: type[Record]
+    primary_key: str = "id"
+    newest: str | None = None
+
+    def columns(self) -> dict[str, Column]:
+        """The declared columns of the table itself."""
+        return columns_of(self.model)
+
+    def nested(self) -> dict[str, dict[str, Column]]:
+        """The declared columns of each nested table, by field name."""
+        return {name: columns_of(model) for name, model in _nested_models(self.model).items()}
+
+
+def columns_of(model: type[BaseModel]) -> dict[str, Column]:
+    """The columns that a row model declares; nested records are left out."""
+    kinds = {name: _bare_type(info.annotation) for name, info in model.model_fields.items()}
+    return {name: _DATA_TYPES[kind] for name, kind in kinds.items() if kind in _DATA_TYPES}
+
+
+def _nested_models(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    found = {}
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if typing.get_origin(annotation) in (list, tuple):
+            found[name] = typing.get_args(annotation)[0]
+    return found
+
+
+def _bare_type(annotation: Any) -> Any:
+    """``Annotated[X | None, ...]`` -> ``X``."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            inner = [part for part in typing.get_args(annotation) if part is not types.NoneType]
+            annotation = inner[0]
+        else:
+            return annotation
+
+
+# --------------------------------------------------------------------------- checking records
+
+
+@dataclass
+class Counts:
+    """What a run did: rows loaded per table, and the rows that could not be used."""
+
+    tables: dict[str, int] = field(default_factory=dict)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def loaded(self, table: str, rows: int) -> None:
+        """Count rows of a table."""
+        self.tables[table] = self.tables.get(table, 0) + rows
+
+
+def checked(
+    records: Iterable[Any], table: Table, source: str, rejections: list[Rejection]
+) -> list[dict[str, Any]]:
+    """The records that fit the table's model, as plain rows; the others become rejections."""
+    rows = []
+    for record in records:
+        try:
+            rows.append(table.model.model_validate(record).model_dump())
+        except ValidationError as error:
+            rejections.append(_rejection(record, table, source, error))
+    return rows
+
+
+def _rejection(record: Any, table: Table, source: str, error: ValidationError) -> Rejection:
+    """Say which field breaks which rule, never with which value."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    sentences = [f"{_location(problem['loc'])}: {_rule(problem['msg'])}" for problem in problems]
+    first = problems[0]
+    name = str(first["loc"][0]) if first["loc"] else "record"
+    kind = "missing" if first["type"] == "missing" else "invalid"
+    payload = record if isinstance(record, Mapping) else {"record": record}
+    key = payload.get(table.primary_key)
+    return Rejection(
+        source=source,
+        table_name=table.name,
+        record_key=None if key is None else str(key),
+        reason_code=f"{kind}_{name}",
+        reason="; ".join(sentences[:5]),
+        payload=payload,
+    )
+
+
+def _location(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "record"
+
+
+def _rule(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+# --------------------------------------------------------------------------- loading
+
+
+@dataclass(frozen=True)
+class Run:
+    """One extraction: which source, into which warehouse, for which run."""
+
+    source: str
+    dsn: str
+    run_id: str
+    as_of_date: date
+    progress: Callable[[str], None] = lambda text: None
+
+    @property
+    def schema(self) -> str:
+        """The schema that is loaded."""
+        return f"raw_{self.source}"
+
+
+Cursor = dict[str, Any]
+Pages = Callable[[Cursor], Iterator[list[Any]]]
+"""Reads a table in pages of records. It is given the cursor that the last complete run left
+(empty the first time) and may change it; the change is committed with the data."""
+
+
+def load_tables(run: Run, tables: Mapping[Table, Pages] | list[tuple[Table, Pages]]) -> Counts:
+    """Read and load all tables of an API source in one load package.
+
+    Raises the reader's own errors, and WarehouseError when the warehouse refuses.
+    """
+    pairs = list(tables.items()) if isinstance(tables, Mapping) else tables
+    counts = Counts()
+
+    def resources(_state: Mapping[str, Any]) -> list[Any]:
+        return [_table_resource(run, table, pages, counts) for table, pages in pairs]
+
+    declared = {}
+    for table, _ in pairs:
+        declared[table.name] = {**table.columns(), **_ROOT_COLUMNS}
+        for name, columns in table.nested().items():
+            declared[f"{table.name}__{name}"] = {**columns, **_NESTED_COLUMNS}
+    load(run, resources, declared, counts)
+    return counts
+
+
+def load(
+    run: Run,
+    resources: Callable[[Mapping[str, Any]], list[Any]],
+    declared: Mapping[str, Mapping[str, Column]],
+    counts: Counts,
+) -> None:
+    """Extract, quarantine and load in one dlt package, with the state of the last complete run.
+
+    resources: is given the source's state as the destination holds it, returns dlt resources; an
+        empty list loads nothing.
+    declared: the tables and columns that must exist afterwards.
+    counts: rejections found while extracting are written to quarantine before anything loads, so
+        a crash in between repeats them instead of losing them.
+    """
+    with (
+        _exclusive(run),
+        _quiet_dlt(),
+        tempfile.TemporaryDirectory(prefix="kundenkreis-load-") as directory,
+        _explained(run),
+    ):
+        import dlt
+
+        pipeline = dlt.pipeline(
+            run.schema,
+            pipelines_dir=directory,
+            destination=dlt.destinations.postgres(_sqlalchemy_style(run.dsn)),
+            dataset_name=run.schema,
+        )
+        pipeline.sync_destination()
+        state = pipeline.state.get("sources", {}).get(run.source, {})
+        wanted = resources(state)
+        if wanted:
+            source = dlt.source(lambda: wanted, name=run.source, max_table_nesting=1)()
+            pipeline.extract(source, loader_file_format="csv")
+        _quarantine(run, counts.rejections)
+        if wanted:
+            pipeline.normalize()
+            failpoints.reach(f"extract.{run.source}.before_load")
+            pipeline.load()
+            failpoints.reach(f"extract.{run.source}.after_load")
+        ensure_declared(run.dsn, run.schema, declared)
+
+
+def summary(run: Run, counts: Counts) -> dict[str, Any]:
+    """The result of `kundenkreis.sources.extract`."""
+    return {
+        "source": run.source,
+        "tables": dict(sorted(counts.tables.items())),
+        "rejected": len(counts.rejections),
+    }
+
+
+def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any:
+    """A dlt resource that checks pages of records and commits its cursor with them."""
+    import dlt
+
+    columns = dlt_columns(table.columns())
+    if table.newest:
+        # Several versions of a record in one package: the newest one stays.
+        columns[table.newest]["dedup_sort"] = "desc"
+    nested = {
+        name: dlt.mark.make_nested_hints(columns=dlt_columns(fields))
+        for name, fields in table.nested().items()
+    }
+
+    def rows() -> Iterator[Any]:
+        state = dlt.current.resource_state()
+        cursor = dict(state.get("cursor", {}))
+        counts.loaded(table.name, 0)
+        for page in pages(cursor):
+            good = checked(page, table, run.source, counts.rejections)
+            counts.loaded(table.name, len(good))
+            if good:
+                yield good
+        yield dlt.mark.materialize_table_schema()
+        state["cursor"] = cursor
+
+    return dlt.resource(
+        rows,
+        name=table.name,
+        primary_key=table.primary_key,
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+        columns=columns,
+        nested_hints=nested or None,
+    )
+
+
+def dlt_columns(columns: Mapping[str, Column]) -> dict[str, dict[str, Any]]:
+    """Declared columns as dlt column hints."""
+    hints: dict[str, dict[str, Any]] = {}
+    for name, column in columns.items():
+        hints[name] = {"name": name, "data_type": column.data_type, "nullable": True}
+        if column.precision is not None:
+            hints[name].update(precision=column.precision, scale=column.scale)
+    return hints
+
+
+def ensure_declared(dsn: str, schema: str, tables: Mapping[str, Mapping[str, Column]]) -> None:
+    """Create what no record has filled yet, so that every model finds every table and column.
+
+    dlt creates a nested table only with its first row.
+    """
+    with connect(dsn, application_name=f"kundenkreis {schema}") as connection:
+        connection.execute("set local client_min_messages = warning")
+        connection.execute(f'create schema if not exists "{schema}"')
+        existing: dict[str, set[str]] = {}
+        for table, column in connection.execute(
+            "select table_name, column_name from information_schema.columns "
+            "where table_schema = %s",
+            (schema,),
+        ):
+            existing.setdefault(table, set()).add(column)
+        for table, columns in tables.items():
+            if table not in existing:
+                connection.execute(f'create table "{schema}"."{table}" ()')
+            for name, column in columns.items():
+                if name not in existing.get(table, set()):
+                    connection.execute(
+                        f'alter table "{schema}"."{table}" '
+                        f'add column "{name}" {_postgres_type(column)}'
+                    )
+
+
+def _postgres_type(column: Column) -> str:
+    name = POSTGRES_TYPES[column.data_type]
+    return f"{name}({column.precision},{column.scale})" if column.precision is not None else name
+
+
+def _quarantine(run: Run, rejections: list[Rejection]) -> None:
+    if rejections:
+        with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
+            record_rejections(connection, rejections, run.run_id)
+
+
+def _sqlalchemy_style(dsn: str) -> str:
+    """dlt knows only the long one of the two schemes that libpq accepts."""
+    if dsn.startswith("postgres://"):
+        return "postgresql://" + dsn.removeprefix("postgres://")
+    return dsn
+
+
+@contextlib.contextmanager
+def _exclusive(run: Run) -> Iterator[None]:
+    """Two runs of one source would empty each other's staging tables: they take turns."""
+    with connect(run.dsn, application_name=f"kundenkreis extract {run.source}") as connection:
+        connection.execute("set local lock_timeout = '10min'")
+        try:
+            connection.execute(
+                "select pg_advisory_xact_lock(hashtext(%s))", (f"kundenkreis extract {run.schema}",)
+            )
+        except Exception:
+            raise WarehouseError(
+                f"Another run has been loading {run.schema} for more than 10 minutes. Wait for it, "
+                "or end it, and run again."
+            ) from None
+        yield
+
+
+_DLT_ENVIRONMENT = {
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    # dlt's messages quote rows and statements; what a person needs is in our own errors.
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
+    # The staging copy of the rows is not needed after the load, and holds personal data.
+    "LOAD__TRUNCATE_STAGING_DATASET": "true",
+    "DATA_WRITER__BUFFER_MAX_ITEMS": "20000",
+    "LOAD__WORKERS": "4",
+}
+
+
+@contextlib.contextmanager
+def _quiet_dlt() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _DLT_ENVIRONMENT}
+    os.environ.update(_DLT_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Turn what dlt wraps back into the error a person can act on, without any row's values."""
+    try:
+        yield
+    except KundenkreisError:
+        raise
+    except Exception as error:
+        chain = list(_causes(error))
+        for cause in chain:
+            if isinstance(cause, KundenkreisError):
+                raise cause from None
+        libraries = ("dlt", "psycopg2", "psycopg")
+        if not any(type(cause).__module__.partition(".")[0] in libraries for cause in chain):
+            raise  # a fault of our own, not the warehouse's
+        raise _warehouse_error(run, chain) from None
+
+
+def _warehouse_error(run: Run, chain: list[BaseException]) -> WarehouseError:
+    kinds = " < ".join(dict.fromkeys(type(cause).__name__ for cause in chain))
+    state = next((code for cause in chain if (code := getattr(cause, "pgcode", None))), None)
+    diagnosis = next((diag for cause in chain if (diag := getattr(cause, "diag", None))), None)
+    table = getattr(diagnosis, "table_name", None)
+    place = f"{run.schema}.{table}" if table else run.schema
+    detail = f"SQLSTATE {state}, {kinds}" if state else kinds
+    return WarehouseError(
+        f"Loading {place} failed ({detail}). Nothing of this package counts: the next run reads it "
+        "again from the last committed cursor. Check that the warehouse is up, has space, and that "
+        "the role may create and write the schema."
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
