@@ -87,6 +87,7 @@ def transform(run: RunContext) -> Summary:
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
     run.progress(f"builds {schema}")
     counts = _dbt_build(run, schema, "tag:transform")
+    reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
     rejected = _quarantine_rejected_orders(run)
     return {"schema_name": schema, "dbt": counts, "rejected": rejected}

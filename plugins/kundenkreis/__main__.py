@@ -1,0 +1,5 @@
+"""`python -m kundenkreis` is the `kundenkreis` command."""
+
+from kundenkreis.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""A small shop, a database of its own and the `kundenkreis` command, as a user would run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from kundenkreis.warehouse import embedded
+from kundenkreis.warehouse.schema import ensure_schemas
+from sandbox.testing import running_sandbox
+
+FIRST_NIGHT = date(2026, 6, 30)
+
+
+@dataclass
+class Household:
+    """One warehouse and one sandbox, and the command over them."""
+
+    dsn: str
+    sandbox: Any
+
+    def run(
+        self, as_of: date, failpoint: str = "", check: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one night with the command line."""
+        command = [sys.executable, "-m", "kundenkreis", "run", "--as-of", as_of.isoformat()]
+        completed = subprocess.run(
+            command,
+            env={
+                **os.environ,
+                **self.sandbox.connections,
+                "AIRFLOW_CONN_WAREHOUSE": self.dsn,
+                "KUNDENKREIS_FAILPOINT": failpoint,
+                "COLUMNS": "200",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if check:
+            assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the warehouse."""
+        with psycopg.connect(self.dsn) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def write_calls(self) -> list[dict[str, Any]]:
+        """The requests with which the email tools were changed."""
+        return [
+            request
+            for request in self.sandbox.requests()
+            if request["vendor"] in ("listmonk", "mailchimp")
+            and request["method"] in ("POST", "PUT", "PATCH", "DELETE")
+        ]
+
+    def published(self) -> dict[str, str]:
+        """A digest of every published table."""
+        views = self.rows("select viewname from pg_views where schemaname = 'marts' order by 1")
+        return {
+            name: self.rows(
+                f"select md5(coalesce(string_agg(md5(v::text), '' order by md5(v::text)), '')) "
+                f"from marts.{name} as v"
+            )[0][0]
+            for (name,) in views
+        }
+
+    def desired_audiences(self) -> dict[str, set[str]]:
+        """Who should be in which audience by the published marts, as ``destination/audience``."""
+        from kundenkreis.settings import load_settings
+
+        settings = load_settings()
+        wanted: dict[str, set[str]] = {}
+        for key, segment in settings.active_segments.items():
+            members = self.rows(
+                "select lower(customers.email) from marts.segment_members "
+                "inner join marts.customers using (customer_id) "
+                f"where segment = '{key}' and is_contactable and not is_holdout"
+            )
+            for destination in segment.destinations:
+                name = f"{destination}/{settings.audience_name(segment)}"
+                wanted[name] = {row[0] for row in members}
+        return wanted
+
+    def audiences(self) -> dict[str, set[str]]:
+        """Who is in which of our audiences in the tools, as ``destination/audience``."""
+        found: dict[str, set[str]] = {}
+        for vendor, audiences in self.sandbox.audiences().items():
+            for audience, members in audiences.items():
+                found[f"{vendor}/{audience}"] = {member.lower() for member in members}
+        return found
+
+
+@pytest.fixture(scope="session")
+def household(
+    postgres: embedded.EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Household]]:
+    """Makes households; all end with the session."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def make(customers: int = 150, seed: int = 11) -> Household:
+            name = f"night_{uuid.uuid4().hex[:10]}"
+            with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+                connection.execute(f'create database "{name}"')
+            ensure_schemas(postgres.dsn(name))
+            home = tmp_path_factory.mktemp("sandbox")
+            sandbox = stack.enter_context(
+                running_sandbox(home, customers=customers, seed=seed, until=FIRST_NIGHT)
+            )
+            return Household(postgres.dsn(name), sandbox)
+
+        yield make
+
+
+def last_json(text: str) -> Any:
+    """Parse the JSON document a command printed."""
+    return json.loads(text[text.index("{") :])
+
+
+__all__ = ["FIRST_NIGHT", "Household", "Path", "last_json"]

@@ -1,0 +1,155 @@
+"""Whole nights, from the vendors' APIs to the audiences in the email tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from tests.night.conftest import FIRST_NIGHT, Household
+
+pytestmark = [pytest.mark.integration, pytest.mark.night]
+SECOND_NIGHT = FIRST_NIGHT + timedelta(days=1)
+
+# In the order in which a night reaches them. Each kill is followed by a run that is killed at the
+# next place, and the last by a run that is left alone.
+PLACES = [
+    "extract.woocommerce.before_load",
+    "extract.woocommerce.after_load",
+    "transform.after_build",
+    "publish.before_commit",
+    "publish.after_commit",
+    "deliver.before_intended",
+    "deliver.before_request",
+    "deliver.after_request",
+    "deliver.before_settle",
+    "deliver.after_settle#2",
+]
+
+
+@pytest.fixture(scope="module")
+def shop(household: Callable[..., Household]) -> Household:
+    """A shop whose first night has run."""
+    made = household()
+    made.run(FIRST_NIGHT, check=True)
+    return made
+
+
+def test_the_first_night_delivers_what_the_marts_say(shop: Household) -> None:
+    assert shop.rows("select as_of_date, schema_name from history.publications") == [
+        (FIRST_NIGHT, "marts_blue")
+    ]
+    wanted, found = shop.desired_audiences(), shop.audiences()
+    assert sum(map(len, wanted.values())) > 50, "the shop is too small to prove anything"
+    assert {name: found.get(name, set()) for name in wanted} == wanted
+
+
+def test_nobody_who_opted_out_is_in_an_audience_of_ours(shop: Household) -> None:
+    blocked = {
+        row[0]
+        for row in shop.rows(
+            "select address from activation.subscriber_states "
+            "where state in ('unsubscribed', 'bounced', 'complained', 'blocklisted')"
+        )
+    }
+    found = shop.audiences()
+    assert blocked
+    assert all(not found.get(name, set()) & blocked for name in shop.desired_audiences())
+
+
+def test_the_same_night_again_writes_nothing(shop: Household) -> None:
+    before = shop.published()
+    calls = len(shop.write_calls())
+    shop.run(FIRST_NIGHT, check=True)
+    assert len(shop.write_calls()) == calls
+    assert shop.published() == before
+
+
+def test_the_next_night_sends_only_changes(shop: Household) -> None:
+    shop.sandbox.advance(1)
+    sent_before = shop.rows("select count(*) from activation.ledger")[0][0]
+    members = sum(map(len, shop.audiences().values()))
+    shop.run(SECOND_NIGHT, check=True)
+    sent = shop.rows("select count(*) from activation.ledger")[0][0] - sent_before
+    assert 0 < sent < members / 2
+    wanted, found = shop.desired_audiences(), shop.audiences()
+    assert {name: found.get(name, set()) for name in wanted} == wanted
+
+
+def test_a_failed_gate_keeps_readers_and_mailboxes_safe(shop: Household) -> None:
+    before = shop.published()
+    calls = len(shop.write_calls())
+    shop.rows("update raw_woocommerce.orders set total = -total returning 1")
+    shop.sandbox.advance(1)
+    completed = shop.run(SECOND_NIGHT + timedelta(days=1))
+    assert completed.returncode == 1
+    assert "gate_landing failed: GateFailure" in completed.stderr
+    assert "raw_woocommerce.orders" in completed.stderr
+    assert "Traceback" not in completed.stdout + completed.stderr
+    assert shop.published() == before
+    assert len(shop.write_calls()) == calls
+    # What is put right is taken up by the next run.
+    shop.rows("update raw_woocommerce.orders set total = abs(total) returning 1")
+    shop.run(SECOND_NIGHT + timedelta(days=1), check=True)
+    assert shop.published() != before
+
+
+def test_killed_anywhere_and_run_again_ends_the_same(
+    household: Callable[..., Household],
+) -> None:
+    disturbed, calm = household(seed=23), household(seed=23)
+    with ThreadPoolExecutor(1) as background:
+        undisturbed = background.submit(calm.run, FIRST_NIGHT, check=True)
+        for place in PLACES:
+            completed = disturbed.run(FIRST_NIGHT, failpoint=place)
+            assert completed.returncode == -9, f"{place} was not reached: {completed.stderr}"
+        disturbed.run(FIRST_NIGHT, check=True)
+        undisturbed.result()
+    assert disturbed.published() == calm.published()
+    assert disturbed.audiences() == calm.audiences()
+    unsettled = "select count(*) from activation.delivered_state where in_doubt"
+    assert disturbed.rows(unsettled) == [(0,)]
+
+
+def test_clearing_transform_after_publish_ends_the_same(shop: Household) -> None:
+    """What Airflow does when somebody clears `transform` and what follows of a finished run."""
+    from kundenkreis import night
+    from kundenkreis.connections import connection_from_environment
+    from kundenkreis.settings import load_settings
+
+    before, audiences = shop.published(), shop.audiences()
+    publication = shop.rows(
+        "select dag_run_id, as_of_date from history.publications order by publication_id desc"
+    )[0]
+    run = night.RunContext(
+        run_id=publication[0],
+        as_of_date=publication[1],
+        dsn=shop.dsn,
+        settings=load_settings(),
+        resolve=connection_from_environment,
+        is_backfill=False,
+        progress=lambda line: None,
+    )
+    schema = night.transform(run)["schema_name"]
+    night.segment(run, schema)
+    gates = night.gate_marts(run, schema)
+    published = night.publish(run, schema, gates)
+    night.plan(run, schema, published["publication_id"])
+    assert shop.published() == before
+    planned = "select count(*) from activation.plan_rows where status = 'planned' and "
+    assert shop.rows(planned + f"publication_id = {published['publication_id']}") == [(0,)]
+    assert shop.audiences() == audiences
+
+
+def test_a_past_date_fills_history_only(shop: Household) -> None:
+    before = shop.published()
+    calls = len(shop.write_calls())
+    past = FIRST_NIGHT - timedelta(days=40)
+    shop.run(past, check=True)
+    assert shop.published() == before
+    assert len(shop.write_calls()) == calls
+    assert shop.rows(f"select count(*) from history.rfm_cutoffs where as_of_date = '{past}'") == [
+        (12,)
+    ]
