@@ -1,0 +1,134 @@
+"""Run a sandbox in a process of its own for the length of a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Handle:
+    """A running sandbox. `connections` maps AIRFLOW_CONN_* names to their JSON values."""
+
+    home: Path
+    base_url: str
+    connections: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+    def call(self, method: str, name: str, body: dict[str, Any] | None = None) -> Any:
+        """Call the control API and give its JSON."""
+        request = urllib.request.Request(
+            f"{self.base_url}/_sandbox/{name}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)
+
+    def state(self) -> dict[str, Any]:
+        """Clock, counts, faults."""
+        result: dict[str, Any] = self.call("GET", "state")
+        return result
+
+    def advance(self, days: int = 1) -> dict[str, Any]:
+        """Let days happen."""
+        result: dict[str, Any] = self.call("POST", "advance", {"days": days})
+        return result
+
+    def faults(self, **fault: Any) -> None:
+        """Switch a fault on: vendor, kind, path_prefix, method, times, skip, retry_after, seconds."""
+        self.call("POST", "faults", fault)
+
+    def clear_faults(self) -> None:
+        """Switch all faults off."""
+        self.call("DELETE", "faults")
+
+    def requests(self, bodies: bool = False) -> list[dict[str, Any]]:
+        """The request log, oldest first."""
+        result: list[dict[str, Any]] = self.call("GET", f"requests?bodies={int(bodies)}")
+        return result
+
+    def clear_requests(self) -> None:
+        """Forget the request log."""
+        self.call("DELETE", "requests")
+
+    def audiences(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Vendor to audience to address to status."""
+        result: dict[str, dict[str, dict[str, str]]] = self.call("GET", "audiences")
+        return result
+
+    def unsubscribe(self, vendor: str, address: str, kind: str = "unsubscribe") -> None:
+        """Let a person leave inside the tool; kind may be bounce, complaint, blocklist, confirm."""
+        self.call("POST", "unsubscribe", {"vendor": vendor, "address": address, "kind": kind})
+
+    def kill(self) -> None:
+        """Kill the process as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def running_sandbox(
+    home: Path,
+    customers: int = 200,
+    seed: int = 1,
+    until: date = date(2026, 11, 22),
+    port: int = 0,
+    enforce_limits: bool = False,
+) -> Iterator[Handle]:
+    """Serve a sandbox from `home` and stop it afterwards; an existing home goes on.
+
+    Raises:
+        RuntimeError: it did not start within 60 seconds.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    ready = home / "test-ready.json"
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "sandbox", "serve", "--home", str(home)]
+    command += ["--customers", str(customers), "--seed", str(seed), "--until", until.isoformat()]
+    command += ["--port", str(port), "--ready-file", str(ready)]
+    if enforce_limits:
+        command.append("--enforce-limits")
+    log = (home / "server.log").open("ab")
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        command, cwd=_ROOT, env=environment, stdout=log, stderr=log
+    )
+    try:
+        started = _wait(process, ready, home / "server.log")
+        yield Handle(home, f"http://127.0.0.1:{started['port']}", started["connections"], process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        log.close()
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dict[str, Any]:
+    for _ in range(600):
+        if ready.exists():
+            started: dict[str, Any] = json.loads(ready.read_text(encoding="utf-8"))
+            return started
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    raise RuntimeError(f"the sandbox did not start: {log.read_text(encoding='utf-8')[-2000:]}")
