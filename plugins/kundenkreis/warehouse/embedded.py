@@ -258,6 +258,9 @@ def _run(server: EmbeddedServer, program: str, *arguments: str) -> subprocess.Co
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 user=as_user,
+                # Root's own group would be asked before "others", whom the folders let through.
+                group=as_user,
+                extra_groups=[] if as_user else None,
                 cwd="/",
                 start_new_session=True,
                 check=False,
