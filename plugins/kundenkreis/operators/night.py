@@ -32,6 +32,10 @@ class NightOperator(BaseOperator):
     may pass: an unreachable vendor or warehouse.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
+        super().__init__(multiple_outputs=True, **kwargs)
+
     def work(self, run: RunContext) -> Summary:
         """Do the task's work and return its summary."""
         raise NotImplementedError

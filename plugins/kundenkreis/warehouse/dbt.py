@@ -95,16 +95,16 @@ def _counts(command: str, outcome: Any) -> dict[str, int]:
 
 
 def _reporter(progress: Progress) -> Callable[[Any], None]:
-    wanted = {"LogModelResult", "LogSeedResult", "LogTestResult", "LogHookEndLine"}
+    wanted = {"LogModelResult", "LogSeedResult", "LogTestResult"}
 
     def report(event: Any) -> None:
-        if event.info.name in wanted and hasattr(event.data, "index"):
-            data = event.data
-            name = getattr(data, "description", "") or getattr(data, "name", "")
-            progress(
-                f"dbt {data.index}/{data.total} {data.status.lower()} "
-                f"{name} ({data.execution_time:.1f} s)"
-            )
+        if event.info.name not in wanted:
+            return
+        data = event.data
+        # Each kind of event spells these in its own way.
+        total = getattr(data, "total", 0) or getattr(data, "num_models", 0)
+        name = data.node_info.node_name
+        progress(f"{data.index}/{total} {data.status.lower()} {name} ({data.execution_time:.1f} s)")
 
     return report
 
