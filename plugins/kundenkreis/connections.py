@@ -12,9 +12,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from kundenkreis.errors import CredentialError
+
+_WEB = ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,21 @@ class Connection:
 
     @property
     def base_url(self) -> str:
-        """The address without credentials and without a trailing slash."""
+        """The address without credentials and without a trailing slash.
+
+        Airflow's forms leave three spellings: the host may be a whole address, and the field
+        "schema" may hold a path or, as Airflow's own HTTP hook has it, the scheme.
+        """
         if explicit := self.extra.get("base_url"):
             return explicit.rstrip("/")
-        scheme = self.scheme if self.scheme in ("http", "https") else "https"
-        port = f":{self.port}" if self.port else ""
-        path = f"/{self.path.strip('/')}" if self.path.strip("/") else ""
-        return f"{scheme}://{self.host}{port}{path}"
+        path = self.path.strip("/")
+        scheme = self.scheme if self.scheme in _WEB else "https"
+        if path in _WEB:
+            scheme, path = path, ""
+        host = self.host.rstrip("/")
+        if "://" not in host:
+            host = f"{scheme}://{bracketed(host)}"
+        return host + (f":{self.port}" if self.port else "") + (f"/{path}" if path else "")
 
     def require(self, *names: str) -> None:
         """Raise `CredentialError` when one of ``host``, ``login``, ``password`` is empty."""
@@ -83,16 +94,22 @@ def parse_connection(connection_id: str, value: str) -> Connection:
     """
     if value.startswith("{"):
         return _from_json(connection_id, value)
-    parts = urlsplit(value)
     try:
+        parts = urlsplit(value)
         port = parts.port
-    except ValueError:
-        port = None
+    except ValueError:  # its text would repeat the password
+        raise CredentialError(
+            f"{environment_name(connection_id)} is no valid connection URI. Characters such as "
+            "/ # ? [ @ in a login or password must be percent-encoded, or use the JSON form."
+        ) from None
     if not parts.scheme:
         raise CredentialError(
             f"{environment_name(connection_id)} is neither a connection URI (scheme://...) "
             "nor a JSON object."
         )
+    query = dict(parse_qsl(parts.query))
+    # Airflow writes nested extras as one JSON parameter.
+    nested = query.pop("__extra__", None)
     return Connection(
         id=connection_id,
         scheme=parts.scheme,
@@ -101,28 +118,51 @@ def parse_connection(connection_id: str, value: str) -> Connection:
         login=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         path=unquote(parts.path.lstrip("/")),
-        extra=dict(parse_qsl(parts.query)),
+        extra={**query, **_extra(connection_id, nested)},
     )
 
 
+def bracketed(host: str) -> str:
+    """A host as URLs spell it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 def _from_json(connection_id: str, value: str) -> Connection:
+    data = _json_object(environment_name(connection_id), value)
     try:
-        data = json.loads(value)
-    except json.JSONDecodeError as error:
+        port = int(data["port"]) if data.get("port") else None
+    except (TypeError, ValueError):
         raise CredentialError(
-            f"{environment_name(connection_id)} starts like JSON but is not: "
-            f"{error.msg} at character {error.pos}."
+            f"{environment_name(connection_id)}: port is no whole number."
         ) from None
-    extra = data.get("extra") or {}
-    if isinstance(extra, str):
-        extra = json.loads(extra or "{}")
     return Connection(
         id=connection_id,
         scheme=str(data.get("conn_type") or "https"),
         host=str(data.get("host") or ""),
-        port=int(data["port"]) if data.get("port") else None,
+        port=port,
         login=str(data.get("login") or ""),
         password=str(data.get("password") or ""),
         path=str(data.get("schema") or ""),
-        extra={str(key): str(item) for key, item in extra.items()},
+        extra=_extra(connection_id, data.get("extra")),
     )
+
+
+def _extra(connection_id: str, value: Any) -> dict[str, str]:
+    """Airflow's ``extra``: an object, or an object as text."""
+    place = f"{environment_name(connection_id)}: extra"
+    data = _json_object(place, value) if isinstance(value, str) and value.strip() else value or {}
+    if not isinstance(data, dict):
+        raise CredentialError(f"{place} must be a JSON object.")
+    return {str(key): str(item) for key, item in data.items()}
+
+
+def _json_object(place: str, text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CredentialError(
+            f"{place} is no valid JSON: {error.msg} at character {error.pos}."
+        ) from None
+    if not isinstance(data, dict):
+        raise CredentialError(f"{place} must be a JSON object.")
+    return data

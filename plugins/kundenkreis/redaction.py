@@ -14,7 +14,8 @@ _ADDRESS = re.compile(
 _KEY_VALUE = re.compile(r"\)=\(.*\)", re.DOTALL)
 _FAILING_ROW = re.compile(r"(Failing row contains )\(.*\)", re.DOTALL)
 _INVALID_VALUE = re.compile(
-    r'((?:invalid input (?:syntax|value) for|invalid value|malformed|out of range)[^:"\n]{0,80}: )".*"',
+    r"((?:invalid input (?:syntax|value) for|invalid value|malformed|out of range)"
+    r'[^:"\n]{0,80}: )".*"',
     re.DOTALL,
 )
 _URI_PASSWORD = re.compile(r"(://[^:/@\s]{0,256}):[^/\s]{0,256}@")

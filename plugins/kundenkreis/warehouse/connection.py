@@ -8,8 +8,9 @@ from urllib.parse import quote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from kundenkreis.connections import Connection, connection_from_environment
+from kundenkreis.connections import Connection, bracketed, connection_from_environment
 from kundenkreis.errors import WarehouseError
+from kundenkreis.redaction import first_lines
 from kundenkreis.warehouse import embedded
 
 CONNECTION_ID = "warehouse"
@@ -36,11 +37,11 @@ def dsn_of(connection: Connection) -> str:
     """Turn a connection into a libpq URI."""
     login = quote(connection.login, safe="")
     password = quote(connection.password, safe="")
-    host = connection.host or "127.0.0.1"
+    host = bracketed(connection.host or "127.0.0.1")
+    database = quote(connection.path or "warehouse", safe="")
     options = "&".join(f"{key}={quote(value, safe='')}" for key, value in connection.extra.items())
-    return (
-        f"postgresql://{login}:{password}@{host}:{connection.port or 5432}/"
-        f"{connection.path or 'warehouse'}" + (f"?{options}" if options else "")
+    return f"postgresql://{login}:{password}@{host}:{connection.port or 5432}/{database}" + (
+        f"?{options}" if options else ""
     )
 
 
@@ -62,6 +63,11 @@ def connect(
         )
     except psycopg.OperationalError as error:
         raise WarehouseError(_unreachable(dsn, error)) from None
+    except psycopg.ProgrammingError as error:
+        raise WarehouseError(
+            f"AIRFLOW_CONN_WAREHOUSE cannot be used: {first_lines(str(error))}. "
+            "Its extra may hold libpq parameters only, for example sslmode."
+        ) from None
 
 
 def dbt_environment(dsn: str) -> dict[str, str]:
@@ -79,9 +85,8 @@ def dbt_environment(dsn: str) -> dict[str, str]:
 def _unreachable(dsn: str, error: psycopg.OperationalError) -> str:
     parts = conninfo_to_dict(dsn)
     where = f"{parts.get('host')}:{parts.get('port')}/{parts.get('dbname')}"
-    lines = str(error).splitlines()
+    reason = first_lines(str(error), 1).rpartition(" failed: ")[2] or "no answer"
     return (
-        f"The warehouse at {where} cannot be reached: {lines[-1].strip() if lines else 'no answer'}. "
-        "Start the embedded one with `kundenkreis warehouse start`, or check "
-        "AIRFLOW_CONN_WAREHOUSE."
+        f"The warehouse at {where} cannot be reached: {reason}. Start the embedded one with "
+        "`kundenkreis warehouse start`, or check AIRFLOW_CONN_WAREHOUSE."
     )
