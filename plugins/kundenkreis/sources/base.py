@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import types
 import typing
@@ -54,6 +55,18 @@ def _none_when_empty(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def _iso_text(value: Any) -> Any:
+    # pydantic would read "0" as 1970 and a number as seconds; a vendor that sends those is wrong.
+    if isinstance(value, str) and not _ISO_DATE.match(value):
+        raise ValueError("is no ISO date and time")
+    if isinstance(value, int | float | Decimal):
+        raise ValueError("is a number, not an ISO date and time")
+    return value
+
+
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -66,7 +79,7 @@ def _plausible(value: Decimal) -> Decimal:
 
 Text = Annotated[str, AfterValidator(storable)]
 Money = Annotated[Decimal, AfterValidator(_plausible)]
-UtcTime = Annotated[datetime, AfterValidator(_in_utc)]
+UtcTime = Annotated[datetime, BeforeValidator(_iso_text), AfterValidator(_in_utc)]
 BigInt = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 OptionalText = Annotated[Text | None, BeforeValidator(_none_when_empty)]
@@ -120,6 +133,10 @@ _NESTED_COLUMNS = {
 _ROOT_COLUMNS = {"_dlt_load_id": Column("text"), "_dlt_id": Column("text")}
 
 
+def _as_received(record: Any) -> Any:
+    return record
+
+
 @dataclass(frozen=True)
 class Table:
     """A raw table of an API source.
@@ -127,12 +144,15 @@ class Table:
     model: what a record must look like; its fields are the columns, its lists of records the
         nested tables (``<table>__<field>``), which are replaced as a set with their parent.
     newest: the column by which the newest of several versions of a record is chosen.
+    shape: turns a record as received into what the model reads (a list of key and value pairs
+        into fields, for example); must let pass what it does not understand.
     """
 
     name: str
     model: type[Record]
     primary_key: str = "id"
     newest: str | None = None
+    shape: Callable[[Any], Any] = _as_received
 
     def columns(self) -> dict[str, Column]:
         """The declared columns of the table itself."""
@@ -193,7 +213,7 @@ def checked(
     rows = []
     for record in records:
         try:
-            rows.append(table.model.model_validate(record).model_dump())
+            rows.append(table.model.model_validate(table.shape(record)).model_dump())
         except ValidationError as error:
             rejections.append(_rejection(record, table, source, error))
     return rows
@@ -246,25 +266,26 @@ class Run:
         return f"raw_{self.source}"
 
 
+_PROGRESS_ROWS = 5_000
+
 Cursor = dict[str, Any]
 Pages = Callable[[Cursor], Iterator[list[Any]]]
 """Reads a table in pages of records. It is given the cursor that the last complete run left
 (empty the first time) and may change it; the change is committed with the data."""
 
 
-def load_tables(run: Run, tables: Mapping[Table, Pages] | list[tuple[Table, Pages]]) -> Counts:
+def load_tables(run: Run, tables: list[tuple[Table, Pages]]) -> Counts:
     """Read and load all tables of an API source in one load package.
 
     Raises the reader's own errors, and WarehouseError when the warehouse refuses.
     """
-    pairs = list(tables.items()) if isinstance(tables, Mapping) else tables
     counts = Counts()
 
     def resources(_state: Mapping[str, Any]) -> list[Any]:
-        return [_table_resource(run, table, pages, counts) for table, pages in pairs]
+        return [_table_resource(run, table, pages, counts) for table, pages in tables]
 
     declared = {}
-    for table, _ in pairs:
+    for table, _ in tables:
         declared[table.name] = {**table.columns(), **_ROOT_COLUMNS}
         for name, columns in table.nested().items():
             declared[f"{table.name}__{name}"] = {**columns, **_NESTED_COLUMNS}
@@ -344,8 +365,12 @@ def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any
         for page in pages(cursor):
             good = checked(page, table, run.source, counts.rejections)
             counts.loaded(table.name, len(good))
+            done = counts.tables[table.name]
+            if done // _PROGRESS_ROWS > (done - len(good)) // _PROGRESS_ROWS:
+                run.progress(f"{run.source}: {done:,} {table.name} so far")
             if good:
                 yield good
+        run.progress(f"{run.source}: {counts.tables[table.name]:,} {table.name}")
         yield dlt.mark.materialize_table_schema()
         state["cursor"] = cursor
 

@@ -1,8 +1,7 @@
 """Settings of the sources: what may stand in ``config/sources.yml``.
 
 Pydantic only, so that reading the configuration stays cheap. Each class is the value of one key of
-``sources.yml`` (see `SourcesConfig`). Credentials are
-connections, never settings.
+``sources.yml`` (see `SourcesConfig`). Credentials are connections, never settings.
 """
 
 from __future__ import annotations
@@ -236,8 +235,8 @@ class FileDataset(_Settings):
             _require_line_value(self.columns)
         if self.decimal_separator == self.thousands_separator:
             raise ValueError("decimal_separator and thousands_separator must differ")
-        if self.split_orders and "order_key" not in self.columns:
-            raise ValueError("split_orders needs order_key to be mapped")
+        if self.split_orders and self.entity is not Entity.ORDER_LINES:
+            raise ValueError("split_orders is for datasets of order_lines")
         return self
 
     def zone(self) -> ZoneInfo | None:
@@ -288,15 +287,17 @@ class WooCommerceSettings(_Settings):
 
     overlap_hours: how far before the newest change seen each night reads again, because shops
         write late (time zones, long transactions); repeated rows replace themselves.
-    newsletter_meta_key: the meta field in which the shop's newsletter plug-in records an opt-in.
+    newsletter_meta_key, newsletter_time_meta_key: the meta fields in which the shop's newsletter
+        plug-in records an opt-in and its time.
+    exchange_rate_meta_key: the order meta field with the rate into the reporting currency.
     """
 
     connection: str = "woocommerce"
     overlap_hours: Annotated[float, Field(ge=0, le=720)] = 24
     page_size: Annotated[int, Field(ge=1, le=100)] = 100
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
-    newsletter_meta_key: str = "_newsletter_opt_in"
-    newsletter_time_meta_key: str = "_newsletter_opt_in_at"
+    newsletter_meta_key: str = "newsletter_opt_in"
+    newsletter_time_meta_key: str = "newsletter_opt_in_at"
     exchange_rate_meta_key: str = "_exchange_rate"
 
 
@@ -312,7 +313,6 @@ class HubSpotSettings(_Settings):
     overlap_hours: Annotated[float, Field(ge=0, le=720)] = 6
     page_size: Annotated[int, Field(ge=1, le=200)] = 200
     searches_per_second: Annotated[float, Field(gt=0, le=50)] = 4
-    search_window: Annotated[int, Field(ge=200, le=10_000)] = 10_000
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
 
 
