@@ -107,3 +107,27 @@
             then cast({{ text }} as date)
     end
 {%- endmacro %}
+
+
+{# One row per day, both ends included, in a column `day`. The ends are SQL expressions. #}
+{% macro days_from_to(first_day, last_day) -%}
+    {{ return(adapter.dispatch('days_from_to', 'kundenkreis')(first_day, last_day)) }}
+{%- endmacro %}
+
+{% macro default__days_from_to(first_day, last_day) -%}
+    with recursive days as (
+        select {{ first_day }} as day
+        union all
+        select {{ add_days('day', 1) }} as day
+        from days
+        where day < {{ last_day }}
+    )
+
+    select day
+    from days
+{%- endmacro %}
+
+{% macro postgres__days_from_to(first_day, last_day) -%}
+    select cast(generated.day as date) as day
+    from generate_series({{ first_day }}, {{ last_day }}, interval '1 day') as generated (day)
+{%- endmacro %}
