@@ -7,24 +7,29 @@ the product has to recognise them.
 
 from __future__ import annotations
 
-FIRST_NAMES = (
-    "Anna Ben Clara David Elif Felix Greta Hannes Ida Jonas Katharina Lukas Marie Niklas Olga Paul "
-    "Renate Sebastian Tanja Uwe Vera Wolfgang Yasemin Zoe Andreas Birgit Christian Dagmar Erik "
-    "Franziska Georg Heike Ines Jan Karin Lars Monika Norbert Petra Ralf Sabine Thomas Ursula Volker "
-    "Wiebke Alexander Bianca Carsten Doris Emil Frieda Gustav Helga Ilse Julia Kevin Lena Max Nora "
-    "Oliver Pia Robert Silke Theo Ulrike Viktor Wanda Mehmet Ayse Jürgen Günther Käthe"
-).split()
+_FIRST = (
+    "Anna Ben Clara David Elif Felix Greta Hannes Ida Jonas Katharina Lukas Marie Niklas Olga "
+    "Paul Renate Sebastian Tanja Uwe Vera Wolfgang Yasemin Zoe Andreas Birgit Christian Dagmar "
+    "Erik Franziska Georg Heike Ines Jan Karin Lars Monika Norbert Petra Ralf Sabine Thomas "
+    "Ursula Volker Wiebke Alexander Bianca Carsten Doris Emil Frieda Gustav Helga Ilse Julia "
+    "Kevin Lena Max Nora Oliver Pia Robert Silke Theo Ulrike Viktor Wanda Mehmet Ayse Jürgen "
+    "Günther Käthe"
+)
 
-LAST_NAMES = (
-    "Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Koch Bauer Richter "
-    "Klein Wolf Schröder Neumann Schwarz Zimmermann Braun Krüger Hofmann Hartmann Lange Schmitt "
-    "Werner Krause Meier Lehmann Schmid Schulze Maier Köhler Herrmann König Walter Mayer Huber "
-    "Kaiser Fuchs Peters Lang Scholz Möller Weiß Jung Hahn Schubert Vogel Friedrich Keller Günther "
-    "Frank Berger Winkler Roth Beck Lorenz Baumann Franke Albrecht Schuster Simon Ludwig Böhm Winter "
-    "Kraus Martin Schumacher Krämer Vogt Stein Jäger Otto Sommer Groß Seidel Heinrich Brandt Haas "
-    "Schreiber Graf Dietrich Ziegler Kuhn Kühn Pohl Engel Horn Busch Bergmann Thomas Voigt Sauer "
-    "Arnold Wolff Pfeiffer Yilmaz Kaya Nowak Kowalski Smith Jones Taylor Brown Wilson"
-).split()
+_LAST = (
+    "Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Koch Bauer "
+    "Richter Klein Wolf Schröder Neumann Schwarz Zimmermann Braun Krüger Hofmann Hartmann Lange "
+    "Schmitt Werner Krause Meier Lehmann Schmid Schulze Maier Köhler Herrmann König Walter "
+    "Mayer Huber Kaiser Fuchs Peters Lang Scholz Möller Weiß Jung Hahn Schubert Vogel Friedrich "
+    "Keller Günther Frank Berger Winkler Roth Beck Lorenz Baumann Franke Albrecht Schuster "
+    "Simon Ludwig Böhm Winter Kraus Martin Schumacher Krämer Vogt Stein Jäger Otto Sommer Groß "
+    "Seidel Heinrich Brandt Haas Schreiber Graf Dietrich Ziegler Kuhn Kühn Pohl Engel Horn "
+    "Busch Bergmann Thomas Voigt Sauer Arnold Wolff Pfeiffer Yilmaz Kaya Nowak Kowalski Smith "
+    "Jones Taylor Brown Wilson"
+)
+
+FIRST_NAMES = _FIRST.split()
+LAST_NAMES = _LAST.split()
 
 MAIL_DOMAINS = (
     "example.com",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,6 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sandbox import faults
 from sandbox.messages import Reply, Request
 from sandbox.service import VENDORS, Sandbox, connections
 from sandbox.vendors import mailchimp
@@ -136,75 +136,39 @@ def _response(answer: Reply) -> Response:
 def _add_control(app: FastAPI, sandbox: Sandbox) -> None:
     """The control API. It is not a vendor's, so it may say plainly what is wrong."""
 
-    async def state() -> dict[str, Any]:
-        return sandbox.state()
+    def read(name: str, action: Callable[[], Any]) -> None:
+        async def route() -> Any:
+            return action()
 
-    async def advance(http: HttpRequest) -> Any:
-        return _try(
-            lambda days: sandbox.advance(int(days.get("days", 1))), await _json(http), sandbox
-        )
+        app.add_api_route(f"/_sandbox/{name}", route, methods=["GET"], response_model=None)
 
-    async def read_requests(bodies: int = 0) -> list[dict[str, Any]]:
+    def change(method: str, name: str, action: Callable[[dict[str, Any]], None]) -> None:
+        async def route(http: HttpRequest) -> Any:
+            try:
+                action(await _json(http))
+            except (ValueError, TypeError, KeyError) as error:
+                return JSONResponse({"error": str(error)}, status_code=400)
+            return sandbox.state()
+
+        app.add_api_route(f"/_sandbox/{name}", route, methods=[method], response_model=None)
+
+    async def requests(bodies: int = 0) -> list[dict[str, Any]]:
         return sandbox.store.requests(bool(bodies))
 
-    async def clear_requests() -> dict[str, bool]:
-        sandbox.store.clear_requests()
-        return {"cleared": True}
-
-    async def add_fault(http: HttpRequest) -> Any:
-        def add(values: dict[str, Any]) -> None:
-            sandbox.faults.append(faults.parse(values))
-            sandbox.keep_faults()
-
-        return _try(add, await _json(http), sandbox)
-
-    async def clear_faults() -> dict[str, Any]:
-        sandbox.faults.clear()
-        sandbox.keep_faults()
-        return sandbox.state()
-
-    async def audiences() -> dict[str, Any]:
-        return sandbox.audiences()
-
-    async def act(http: HttpRequest) -> Any:
-        def unsubscribe(values: dict[str, Any]) -> None:
-            tool = {"listmonk": sandbox.listmonk, "mailchimp": sandbox.mailchimp}.get(
-                values.get("vendor", "")
-            )
-            if tool is None:
-                raise ValueError("vendor must be listmonk or mailchimp")
-            if not tool.act(str(values.get("address", "")), values.get("kind", "unsubscribe")):
-                raise ValueError("the tool does not know that address")
-            sandbox.store.commit()
-
-        return _try(unsubscribe, await _json(http), sandbox)
-
-    control: list[tuple[str, str, Callable[..., Any]]] = [
-        ("GET", "state", state),
-        ("POST", "advance", advance),
-        ("GET", "requests", read_requests),
-        ("DELETE", "requests", clear_requests),
-        ("POST", "faults", add_fault),
-        ("DELETE", "faults", clear_faults),
-        ("GET", "audiences", audiences),
-        ("POST", "unsubscribe", act),
-    ]
-    for method, name, action in control:
-        app.add_api_route(f"/_sandbox/{name}", action, methods=[method], response_model=None)
+    app.add_api_route("/_sandbox/requests", requests, methods=["GET"], response_model=None)
+    read("state", sandbox.state)
+    read("audiences", sandbox.audiences)
+    change("POST", "advance", lambda values: sandbox.advance(int(values.get("days", 1))))
+    change("DELETE", "requests", lambda values: sandbox.store.clear_requests())
+    change("POST", "faults", lambda values: sandbox.add_fault(values))
+    change("DELETE", "faults", lambda values: sandbox.clear_faults())
+    change("POST", "unsubscribe", lambda values: sandbox.act(**values))
 
 
 async def _json(http: HttpRequest) -> dict[str, Any]:
     body = await http.body()
     value = json.loads(body or b"{}")
     return value if isinstance(value, dict) else {}
-
-
-def _try(action: Callable[[dict[str, Any]], None], values: dict[str, Any], sandbox: Sandbox) -> Any:
-    try:
-        action(values)
-    except (ValueError, TypeError, KeyError) as error:
-        return JSONResponse({"error": str(error)}, status_code=400)
-    return sandbox.state()
 
 
 def serve(
@@ -225,8 +189,8 @@ def serve(
         lifespan="on",
         timeout_keep_alive=75,
     )
-    socket = config.bind_socket()
-    bound = int(socket.getsockname()[1])
+    listener = _listen(port, home / "ready.json")
+    bound = int(listener.getsockname()[1])
     ready = {
         "port": bound,
         "pid": os.getpid(),
@@ -242,8 +206,27 @@ def serve(
         + ([(ready_file, json.dumps(ready))] if ready_file else []),
         lambda: announce(json.dumps(ready)),
     )
-    uvicorn.Server(config).run(sockets=[socket])
+    uvicorn.Server(config).run(sockets=[listener])
     sandbox.store.close()
+
+
+def _listen(port: int, ready: Path) -> socket.socket:
+    """A listening socket; where any port will do, the one of the last time when it is free, so
+    that connections written down before a restart stay valid."""
+    candidates = [port]
+    if port == 0 and ready.exists():
+        candidates.insert(0, int(json.loads(ready.read_text(encoding="utf-8"))["port"]))
+    for candidate in candidates:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", candidate))
+        except OSError:
+            listener.close()
+            continue
+        listener.listen(128)
+        return listener
+    raise OSError(f"port {port} of 127.0.0.1 is taken")
 
 
 def _announcing(

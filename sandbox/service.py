@@ -152,6 +152,37 @@ class Sandbox:
         self.keep_faults()
         return replace(fault) if fault else None
 
+    def add_fault(self, values: dict[str, Any]) -> None:
+        """Switch a fault on.
+
+        Raises:
+            ValueError: an unknown kind or field.
+        """
+        self.faults.append(faults.parse(values))
+        self.keep_faults()
+
+    def clear_faults(self) -> None:
+        """Switch all faults off."""
+        self.faults.clear()
+        self.keep_faults()
+
+    def act(self, vendor: str, address: str, kind: str = "unsubscribe") -> None:
+        """Let a person (or their mail server) do something inside a tool: unsubscribe, bounce,
+        complaint, confirm, blocklist (listmonk) or forget (Mailchimp).
+
+        Raises:
+            ValueError: an unknown tool, kind or address.
+        """
+        tool = {"listmonk": self.listmonk, "mailchimp": self.mailchimp}.get(vendor)
+        if tool is None:
+            raise ValueError("vendor must be listmonk or mailchimp")
+        if kind not in ("unsubscribe", "bounce", "complaint", "confirm", "blocklist", "forget"):
+            raise ValueError(f"unknown kind '{kind}'")
+        if not tool.act(address, kind):
+            raise ValueError("the tool does not know that address, or not that kind")
+        self._writes += 1
+        self.store.commit(writes=self._writes)
+
     def keep_faults(self) -> None:
         """Write the faults to the file."""
         self.store.set_meta("faults", faults.as_documents(self.faults))

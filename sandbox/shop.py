@@ -182,7 +182,7 @@ def order_instants(rng: Random, person: Person, opened_on: date, horizon: int) -
 
 
 def _next_order(rng: Random, when: float, rate: float) -> float:
-    """Thinning of a Poisson process (Lewis and Shedler): propose at the peak rate, keep by season."""
+    """Thinning of a Poisson process (Lewis and Shedler): propose at the peak, keep by season."""
     previous = int(when)
     while True:
         when += rng.expovariate(rate * _SEASON_MAX) * DAY
@@ -461,13 +461,13 @@ def make_account(
 
 
 def _account_opt_ins(consent: Consent, born: int) -> list[tuple[int, dict[str, Any]]]:
-    """Customer meta `newsletter_opt_in` (single, double, pending, no) and its date."""
+    """Customer meta `_newsletter_opt_in` (single, double, pending, unsubscribed) and its date."""
     if consent.home != "woocommerce" or consent.level == "none":
         return []
     given = max(born, consent.confirmed or consent.given)
     facts = [(given, consent.level)]
     if consent.withdrawn and consent.withdrawn > given:
-        facts.append((consent.withdrawn, "no"))
+        facts.append((consent.withdrawn, "unsubscribed"))
         if consent.given_again:
             facts.append((consent.given_again, consent.level))
     return [(at, {"newsletter_opt_in": level, "newsletter_opt_in_at": at}) for at, level in facts]

@@ -79,7 +79,8 @@ class Store:
                 self.set_meta(key, value)
             if request is not None:
                 database.execute(
-                    "insert into requests (vendor, method, path, status, members, fault, query, body)"
+                    "insert into requests"
+                    " (vendor, method, path, status, members, fault, query, body)"
                     " values (?, ?, ?, ?, ?, ?, ?, ?)",
                     request,
                 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,12 +34,12 @@ class Handle:
 
     def call(self, method: str, name: str, body: dict[str, Any] | None = None) -> Any:
         """Call the control API and give its JSON."""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310 - our own address
             f"{self.base_url}/_sandbox/{name}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
             return json.load(answer)
 
     def state(self) -> dict[str, Any]:
@@ -49,7 +53,7 @@ class Handle:
         return result
 
     def faults(self, **fault: Any) -> None:
-        """Switch a fault on: vendor, kind, path_prefix, method, times, skip, retry_after, seconds."""
+        """Switch a fault on; the names are the fields of `sandbox.faults.Fault`."""
         self.call("POST", "faults", fault)
 
     def clear_faults(self) -> None:
@@ -132,3 +136,29 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dict[str,
     process.kill()
     process.wait()
     raise RuntimeError(f"the sandbox did not start: {log.read_text(encoding='utf-8')[-2000:]}")
+
+
+def in_process(sandbox: Any) -> Any:
+    """A Starlette test client over a `sandbox.service.Sandbox`: no socket, no process."""
+    from starlette.testclient import TestClient
+
+    from sandbox.server import create_app
+
+    return TestClient(create_app(sandbox))
+
+
+def sign(
+    method: str, url: str, parameters: dict[str, Any], key: str, secret: str
+) -> dict[str, str]:
+    """`parameters` with a one-legged OAuth 1.0a signature (HMAC-SHA256), for query strings."""
+    from sandbox.vendors.woocommerce import signature_base
+
+    signed = {name: str(value) for name, value in parameters.items()} | {
+        "oauth_consumer_key": key,
+        "oauth_nonce": uuid.uuid4().hex,
+        "oauth_signature_method": "HMAC-SHA256",
+        "oauth_timestamp": str(int(time.time())),
+    }
+    base = signature_base(method, url, list(signed.items()))
+    digest = hmac.new(f"{secret}&".encode(), base.encode(), hashlib.sha256).digest()
+    return signed | {"oauth_signature": base64.b64encode(digest).decode()}

@@ -28,14 +28,17 @@ from sandbox.messages import Reply, Request, reply
 TOKEN = "pat-eu1-6f1d2c3b-4a59-4687-9786-a5b4c3d2e1f0"  # noqa: S105
 _CORRELATION = "5f3c1f3e-1c55-4a0e-9a5b-8b6f0f5b7c11"
 _OBJECT_PATH = re.compile(
-    r"/crm/(?:objects/2026-03|v3/objects|objects/v3)/(contacts|deals|0-1|0-3)(?:/([^/]+)(?:/([^/]+))?)?"
+    r"/crm/(?:objects/2026-03|v3/objects|objects/v3)/(contacts|deals|0-1|0-3)"
+    r"(?:/([^/]+)(?:/([^/]+))?)?"
 )
 _ASSOCIATION_PATH = re.compile(
     r"/crm/(?:associations/2026-03|v4/associations|v3/associations)/"
     r"(contacts?|deals?|0-1|0-3)/(contacts?|deals?|0-1|0-3)/batch/read"
 )
 _DEFAULTS = {
-    "contacts": ("createdate", "email", "firstname", "hs_object_id", "lastmodifieddate", "lastname"),
+    "contacts": (
+        "createdate", "email", "firstname", "hs_object_id", "lastmodifieddate", "lastname",
+    ),
     "deals": (
         "amount", "closedate", "createdate", "dealname", "dealstage", "hs_lastmodifieddate",
         "hs_object_id", "pipeline",

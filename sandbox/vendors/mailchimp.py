@@ -33,7 +33,6 @@ from sandbox.tool_history import FOREIGN_TAGS
 
 API_KEY = "7f3a9c1e5b2d4860a9c8e7d6f5b4a392-sbx1"
 LIST_ID = "c1e5b2d486"
-OTHER_LIST_ID = "9d0a7e61f3"
 CONNECTION_LIMIT = 10
 EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _STATUSES = ("subscribed", "unsubscribed", "cleaned", "pending", "transactional")
@@ -76,10 +75,9 @@ class Mailchimp:
         self._next_segment = last + 1
 
     def install(self, at: int) -> None:
-        """A fresh account: our audience with colleagues' tags, and an audience of suppliers."""
-        for identity, name in ((LIST_ID, "Shop customers"), (OTHER_LIST_ID, "Suppliers")):
-            self.lists[identity] = {"id": identity, "name": name, "created_at": at}
-            self._store.put("mailchimp.lists", identity, self.lists[identity])
+        """A fresh account: one audience, with the tags of colleagues."""
+        self.lists[LIST_ID] = {"id": LIST_ID, "name": "Shop customers", "created_at": at}
+        self._store.put("mailchimp.lists", LIST_ID, self.lists[LIST_ID])
         for number, (tag, name) in enumerate((("FNAME", "First Name"), ("LNAME", "Last Name")), 1):
             self._new_merge_field(tag, name, "text", number)
         for tag in FOREIGN_TAGS:
@@ -135,7 +133,7 @@ class Mailchimp:
 
     def act(self, address: str, kind: str) -> bool:
         """unsubscribe, bounce, complaint, confirm or forget for an address; False if unknown."""
-        if subscriber_hash(address) not in self.members:
+        if subscriber_hash(address) not in self.members or kind not in _EVENTS:
             return False
         self.apply(ToolEvent(self._now(), "control", "mailchimp", kind, address, {}))
         return True
@@ -272,8 +270,6 @@ class Mailchimp:
     def _check_list(self, identity: str) -> None:
         if identity not in self.lists:
             raise _Refused(404, "Resource Not Found", "The requested resource could not be found.")
-        if identity != LIST_ID:
-            raise _Refused(403, "Forbidden", "The suppliers' audience is not ours to read.")
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Reply]]]:
         one, member = r"/lists/(\w+)", r"/lists/(\w+)/members/([^/]+)"
@@ -315,8 +311,7 @@ class Mailchimp:
         return reply(200, {"account_id": "sandbox", "account_name": "Kundenkreis sandbox"})
 
     def _list_document(self, row: Document) -> Document:
-        members = self.members.values() if row["id"] == LIST_ID else ()
-        statuses = [member["status"] for member in members]
+        statuses = [member["status"] for member in self.members.values()]
         return {
             "id": row["id"],
             "name": row["name"],

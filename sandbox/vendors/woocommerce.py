@@ -23,7 +23,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sandbox.clock import BERLIN, naive_local, naive_utc, parse_instant
 from sandbox.generator import World
@@ -70,9 +70,12 @@ class WooCommerce:
     def __init__(self) -> None:
         self.collections: dict[str, list[Row]] = {}
         self._nonces: set[tuple[str, str]] = set()
+        # The last selection, so that the pages of one listing are cut from one sorted list.
+        self._selection: tuple[object, list[Row]] = (None, [])
 
     def load(self, world: World) -> None:
         """Show another state of the shop."""
+        self._selection = (None, [])
         self.collections = {
             "orders": [_order_row(world, order) for order in world.orders],
             "refunds": [
@@ -114,8 +117,7 @@ class WooCommerce:
         problems = _check(request, name)
         if problems:
             return _invalid(problems)
-        rows = _filtered(self.collections[name], request, name, parent)
-        rows = _ordered(rows, request, name)
+        rows = self._select(request, name, parent)
         page, size = int(request.one("page", "1")), int(request.one("per_page", "10"))
         start = int(request.one("offset") or (page - 1) * size)
         chosen = rows[start : start + size]
@@ -125,6 +127,21 @@ class WooCommerce:
         if link:
             headers["Link"] = link
         return Reply(200, _body(chosen, request.many("_fields")), headers)
+
+    def _select(self, request: Request, name: str, parent: int | None) -> list[Row]:
+        key = (
+            name,
+            parent,
+            tuple(
+                pair
+                for pair in request.query
+                if pair[0] not in ("page", "per_page", "offset") and pair[0][:6] != "oauth_"
+            ),
+        )
+        if self._selection[0] != key:
+            rows = _filtered(self.collections[name], request, name, parent)
+            self._selection = (key, _ordered(rows, request, name))
+        return self._selection[1]
 
     def _authenticate(self, request: Request) -> Reply | None:
         """None when the request is allowed (WC_REST_Authentication)."""
@@ -500,7 +517,7 @@ def _order_document(
 
 
 def _order_meta(order: Order, identity: int) -> list[dict[str, Any]]:
-    facts = {"newsletter_opt_in": order.opt_in, "_exchange_rate": order.exchange_rate}
+    facts = {"_newsletter_opt_in": order.opt_in, "_exchange_rate": order.exchange_rate}
     return [
         {"id": identity * 10 + index, "key": key, "value": value}
         for index, (key, value) in enumerate(facts.items())
@@ -625,10 +642,10 @@ def _account_document(
     meta: list[dict[str, Any]] = []
     if opt_in_at is not None:
         meta = [
-            {"id": identity * 10, "key": "newsletter_opt_in", "value": state["newsletter_opt_in"]},
+            {"id": identity * 10, "key": "_newsletter_opt_in", "value": state["newsletter_opt_in"]},
             {
                 "id": identity * 10 + 1,
-                "key": "newsletter_opt_in_at",
+                "key": "_newsletter_opt_in_at",
                 "value": naive_utc(opt_in_at) + "Z",
             },
         ]
