@@ -611,12 +611,12 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         group by customer_id
     """
     objectors = ""
-    if facts.exists(schema, "contactability"):
+    if facts.exists(schema, "customers", "has_profiling_objection"):
         objectors = f"""
             and not exists (
-                select 1 from {schema}.contactability as objection
-                where objection.customer_id = buyer.customer_id
-                    and objection.reason = 'profiling_objection'
+                select 1 from {schema}.customers as objector
+                where objector.customer_id = buyer.customer_id
+                    and objector.has_profiling_objection
             )
         """
     yield _rule(
@@ -930,7 +930,7 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         yield _rule(
             "segment_members",
             "holdout_kept",
-            "Who stays in a segment stays held out, or not, as drawn at entry.",
+            "Who stays in a segment, contactable, stays held out or not, as drawn at entry.",
             f"""
                 select member.segment, member.customer_id from {members} as member
                 inner join marts.segment_members as published
@@ -938,6 +938,7 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     and published.customer_id = member.customer_id
                     and published.member_since = member.member_since
                 where published.is_holdout <> member.is_holdout
+                    and published.is_contactable and member.is_contactable
             """,
             severity="warning",
             limit="no change while a membership lasts",
