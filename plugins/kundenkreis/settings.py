@@ -2,7 +2,7 @@
 
 A config folder (``config/``, or the one ``KUNDENKREIS_CONFIG`` names) holds
 
-- ``model.yml``        the business rules: time zone, currency, order policy, lifecycle, RFM, consent
+- ``model.yml``        the business rules: time zone, currency, orders, lifecycle, RFM, consent
 - ``sources.yml``      where data comes from
 - ``segments.yml``     who belongs to which audience
 - ``destinations.yml`` the email tools
@@ -19,11 +19,18 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.errors import ConfigError
@@ -32,6 +39,8 @@ from kundenkreis.sources.config import SourcesConfig
 _Strict = ConfigDict(extra="forbid", frozen=True)
 _Model = TypeVar("_Model", bound=BaseModel)
 _KEY = r"^[a-z][a-z0-9_]{0,62}$"
+_Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
+_PositiveDecimal = Annotated[Decimal, Field(gt=0)]
 
 
 def repository_root() -> Path:
@@ -76,8 +85,10 @@ class ModelSettings(BaseModel):
 
     model_config = _Strict
     business_timezone: str = Field("Europe/Berlin", description="Days begin and end here.")
-    reporting_currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="Money is stated in it.")
-    exchange_rates: dict[str, Decimal] = Field(
+    reporting_currency: str = Field(
+        "EUR", pattern="^[A-Z]{3}$", description="Money is stated in it."
+    )
+    exchange_rates: dict[_Currency, _PositiveDecimal] = Field(
         default={}, description="Reporting currency per unit of another; an order's own rate wins."
     )
     refund_policy: Literal["net", "gross"] = Field(
@@ -92,7 +103,9 @@ class ModelSettings(BaseModel):
         default={"woocommerce": ["processing", "completed", "refunded"], "files": ["completed"]},
         description="Per source, the statuses that count. All others never do.",
     )
-    test_payment_methods: list[str] = Field(default=["test"], description="Orders paid so are tests.")
+    test_payment_methods: list[str] = Field(
+        default=["test"], description="Orders paid so are tests."
+    )
     test_email_domains: list[str] = Field(
         default=["example.test"], description="Orders from these domains are tests."
     )
@@ -103,9 +116,15 @@ class ModelSettings(BaseModel):
     gap_window_orders: int = Field(5, ge=2, le=5, description="Gaps the expected gap looks at.")
     default_gap_days: int = Field(60, ge=1, description="Expected gap of a customer with one gap.")
     min_gap_days: int = Field(14, ge=1, description="Lower bound of the expected gap.")
-    max_gap_days: int = Field(180, ge=1, description="Upper bound of the expected gap.")
-    at_risk_factor: Decimal = Field(Decimal("2.0"), gt=0, description="At risk after gap × this.")
-    churn_factor: Decimal = Field(Decimal("4.0"), gt=0, description="Churned after gap × this.")
+    max_gap_days: int = Field(
+        180, ge=1, validate_default=True, description="Upper bound of the expected gap."
+    )
+    at_risk_factor: Decimal = Field(
+        Decimal("2.0"), gt=0, description="At risk after gap times this."
+    )
+    churn_factor: Decimal = Field(
+        Decimal("4.0"), gt=0, validate_default=True, description="Churned after gap times this."
+    )
     new_customer_days: int = Field(30, ge=1, description="Length of the stage conversion.")
     reactivated_days: int = Field(30, ge=1, description="Length of the stage reactivated.")
     loyalty_min_orders: int = Field(5, ge=1, description="Order days within the loyalty window.")
@@ -135,6 +154,17 @@ class ModelSettings(BaseModel):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
+        return value
+
+    @field_validator("max_gap_days", "churn_factor")
+    @classmethod
+    def _not_below(cls, value: Any, info: ValidationInfo) -> Any:
+        """Bounds the wrong way round would put customers into stages that never end."""
+        lower = {"max_gap_days": "min_gap_days", "churn_factor": "at_risk_factor"}[
+            str(info.field_name)
+        ]
+        if lower in info.data and value < info.data[lower]:
+            raise ValueError(f"must not be below {lower}, which is {info.data[lower]}")
         return value
 
 
@@ -300,17 +330,18 @@ def _check_references(settings: Settings) -> None:
     file = settings.folder / "segments.yml"
     names: dict[str, str] = {}
     for key, segment in settings.segments.items():
-        for destination in segment.destinations:
+        for index, destination in enumerate(segment.destinations):
             if destination not in Known.model_fields:
+                place = _where(file, ("segments", key, "destinations", index))
                 raise ConfigError(
-                    f"{_where(file, ('segments', key, 'destinations'))}: '{destination}' is no "
+                    f"{place}: segments.{key}.destinations: found '{destination}', which is no "
                     f"destination. Allowed: {', '.join(sorted(Known.model_fields))}."
                 )
         name = settings.audience_name(segment)
         if name in names:
             raise ConfigError(
-                f"{_where(file, ('segments', key))}: has the same audience name as segment "
-                f"'{names[name]}': '{name}'. Give one of them another label or audience."
+                f"{_where(file, ('segments', key))}: segments.{key}: has the same audience name "
+                f"as segment '{names[name]}': '{name}'. Give one of them another label or audience."
             )
         names[name] = key
 
@@ -336,14 +367,7 @@ def _numbers(value: Any) -> Any:
 def _read(file: Path, model: type[_Model]) -> _Model:
     if not file.exists():
         return model()
-    text = file.read_text(encoding="utf-8")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigError(f"{file}{line}: not valid YAML: {problem}.") from None
+    data = _yaml(file)
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
@@ -354,11 +378,47 @@ def _read(file: Path, model: type[_Model]) -> _Model:
         raise ConfigError(_explain(file, error, model)) from None
 
 
+def _yaml(file: Path) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+        _refuse_repeated_keys(file, yaml.compose(text, Loader=yaml.SafeLoader))
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(f"{file}{line}: not valid YAML: {problem}.") from None
+    except UnicodeDecodeError as error:
+        line_number = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{file}:{line_number}: is not UTF-8. Save the file as UTF-8.") from None
+    except ValueError as error:  # for example an unquoted 2026-02-30
+        raise ConfigError(f"{file}: holds a value that cannot be read: {error}.") from None
+
+
+def _refuse_repeated_keys(file: Path, node: Any) -> None:
+    """YAML lets the last of two equal keys win; here that would lose a segment in silence."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(file, item)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            raise ConfigError(
+                f"{file}:{line}: {name}: stands here a second time; it is on line {lines[name]} "
+                "already. Remove or rename one of them."
+            )
+        lines[name] = line
+        _refuse_repeated_keys(file, value)
+
+
 def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for problem in error.errors():
         location = tuple(problem["loc"])
-        key = ".".join(str(part) for part in location)
+        key = ".".join(str(part) for part in location if part != "[key]")
         if problem["type"] == "extra_forbidden":
             allowed = ", ".join(_allowed_keys(model, location[:-1])) or "none"
             text = f"unknown key. Allowed here: {allowed}."
