@@ -457,6 +457,8 @@ def _exclusive(run: Run) -> Iterator[None]:
 
 _DLT_ENVIRONMENT = {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
+    # dlt would ask Airflow's variables for each of its hundreds of settings, a call each.
+    "PROVIDERS__ENABLE_AIRFLOW_SECRETS": "false",
     # dlt's messages quote rows and statements; what a person needs is in our own errors.
     "RUNTIME__LOG_LEVEL": "CRITICAL",
     # The staging copy of the rows is not needed after the load, and holds personal data.
