@@ -1,0 +1,177 @@
+"""Raw tables in the columns the sources land, and dbt runs over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from kundenkreis.warehouse.dbt import run_dbt
+
+MARTS = "marts_blue"
+
+_TIME, _TEXT, _NUMBER = "timestamptz", "text", "numeric"
+
+RAW_TABLES: dict[str, dict[str, str]] = {
+    "raw_files.customers": {
+        **dict.fromkeys(
+            "source_name customer_key email first_name last_name phone country"
+            " preferred_language acquisition_source".split(),
+            _TEXT,
+        ),
+        "created_at": _TIME,
+    },
+    "raw_files.order_lines": {
+        "source_name": _TEXT,
+        "order_key": _TEXT,
+        "line_number": "bigint",
+        "customer_key": _TEXT,
+        "email": _TEXT,
+        "ordered_at": _TIME,
+        "status": _TEXT,
+        "currency": _TEXT,
+        "product_key": _TEXT,
+        "product_name": _TEXT,
+        "quantity": _NUMBER,
+        "unit_price": _NUMBER,
+        "line_amount": _NUMBER,
+    },
+    "raw_files.orders": {
+        "source_name": _TEXT,
+        "order_key": _TEXT,
+        "customer_key": _TEXT,
+        "email": _TEXT,
+        "ordered_at": _TIME,
+        "status": _TEXT,
+        "currency": _TEXT,
+        "total_amount": _NUMBER,
+    },
+    "raw_files.products": dict.fromkeys(
+        "source_name product_key product_name category".split(), _TEXT
+    ),
+    "raw_files.consent_events": {
+        "source_name": _TEXT,
+        "email": _TEXT,
+        "channel": _TEXT,
+        "evidence": _TEXT,
+        "occurred_at": _TIME,
+        "wording": _TEXT,
+    },
+    "raw_woocommerce.customers": {
+        "id": "bigint",
+        "date_created_gmt": _TIME,
+        "date_modified_gmt": _TIME,
+        **dict.fromkeys("email first_name last_name role".split(), _TEXT),
+        "is_paying_customer": "boolean",
+        **dict.fromkeys("billing_country billing_phone newsletter_opt_in".split(), _TEXT),
+        "newsletter_opt_in_at": _TIME,
+    },
+    "raw_woocommerce.orders": {
+        "id": "bigint",
+        **dict.fromkeys("number status currency".split(), _TEXT),
+        **dict.fromkeys("date_created_gmt date_modified_gmt date_paid_gmt".split(), _TIME),
+        **dict.fromkeys(
+            "total total_tax shipping_total shipping_tax discount_total".split(), _NUMBER
+        ),
+        "customer_id": "bigint",
+        **dict.fromkeys(
+            "billing_email billing_first_name billing_last_name billing_country billing_phone"
+            " payment_method created_via newsletter_opt_in".split(),
+            _TEXT,
+        ),
+        "exchange_rate": _NUMBER,
+        "_dlt_id": _TEXT,
+    },
+    "raw_woocommerce.orders__line_items": {
+        **dict.fromkeys("id product_id variation_id".split(), "bigint"),
+        **dict.fromkeys("name sku".split(), _TEXT),
+        **dict.fromkeys("quantity subtotal total total_tax".split(), _NUMBER),
+        "_dlt_parent_id": _TEXT,
+        "_dlt_list_idx": "bigint",
+    },
+    "raw_woocommerce.refunds": {
+        "id": "bigint",
+        "parent_id": "bigint",
+        "date_created_gmt": _TIME,
+        "amount": _NUMBER,
+    },
+    "raw_woocommerce.products": {
+        "id": "bigint",
+        **dict.fromkeys("name sku status".split(), _TEXT),
+        "price": _NUMBER,
+        "category_id": "bigint",
+        "category_name": _TEXT,
+        "date_modified_gmt": _TIME,
+    },
+    "raw_hubspot.contacts": {
+        "id": _TEXT,
+        "createdate": _TIME,
+        "lastmodifieddate": _TIME,
+        **dict.fromkeys(
+            "email firstname lastname phone lifecyclestage hs_lead_status hs_language"
+            " hs_analytics_source date_of_birth".split(),
+            _TEXT,
+        ),
+        "hs_email_optout": "boolean",
+        "hs_emailconfirmationstatus": _TEXT,
+        "hs_marketable_status": _TEXT,
+        "archived": "boolean",
+        "_dlt_id": _TEXT,
+    },
+    "raw_hubspot.contacts__property_history": {
+        **dict.fromkeys("property value source_type _dlt_parent_id".split(), _TEXT),
+        "changed_at": _TIME,
+        "_dlt_list_idx": "bigint",
+    },
+    "raw_hubspot.deals": {
+        **dict.fromkeys("id contact_id".split(), _TEXT),
+        **dict.fromkeys("createdate closedate hs_lastmodifieddate".split(), _TIME),
+        **dict.fromkeys("dealstage pipeline deal_currency_code".split(), _TEXT),
+        "amount": _NUMBER,
+        **dict.fromkeys("hs_is_closed hs_is_closed_won archived".split(), "boolean"),
+    },
+}
+
+
+def create_raw_tables(dsn: str, *sources: str) -> None:
+    """Create the empty tables of these sources, for example ``files``."""
+    with psycopg.connect(dsn) as connection:
+        for source in sources:
+            connection.execute(f"create schema raw_{source}")
+        for table, columns in RAW_TABLES.items():
+            if table.split(".")[0].removeprefix("raw_") in sources:
+                listed = ", ".join(f"{name} {type_}" for name, type_ in columns.items())
+                connection.execute(f"create table {table} ({listed})")
+
+
+def insert(dsn: str, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows that name only the columns that matter; the others are null."""
+    columns = list(RAW_TABLES[table])
+    copy_rows(dsn, table, columns, ([row.get(name) for name in columns] for row in rows))
+
+
+def copy_rows(dsn: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """COPY rows into these columns of a table."""
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        with cursor.copy(f"copy {table} ({', '.join(columns)}) from stdin") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+
+def build(dsn: str, as_of_date: str, *arguments: str, **variables: Any) -> dict[str, int]:
+    """`dbt build` into `MARTS` without unit tests; raises TransformError where anything fails."""
+    return run_dbt(
+        "build",
+        [*(arguments or ["--exclude", "tag:plan"]), "--exclude-resource-type", "unit_test"],
+        dsn=dsn,
+        variables={"as_of_date": as_of_date, "marts_schema": MARTS, **variables},
+        progress=lambda line: None,
+    )
+
+
+def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of a statement; unqualified tables are those of `MARTS`."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"set search_path to {MARTS}")
+        return connection.execute(statement, parameters).fetchall()
