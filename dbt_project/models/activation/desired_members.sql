@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with
 
 segment_members as (
@@ -6,16 +8,11 @@ segment_members as (
 
 ),
 
-customers as (
-
-    select * from {{ ref('customers') }}
-
-),
-
-contactability as (
+-- The one address of each customer that is sent.
+preferred_addresses as (
 
     select * from {{ ref('contactability') }}
-    where channel = 'email'
+    where channel = 'email' and is_preferred
 
 ),
 
@@ -33,19 +30,19 @@ candidates as (
         audiences.segment,
         audiences.priority,
         segment_members.customer_id,
-        case when contactability.is_contactable then contactability.address end as address,
-        contactability.evidence,
+        preferred_addresses.address,
+        preferred_addresses.evidence,
         case
             when not segment_members.is_contactable
                 then coalesce(segment_members.not_contactable_because, 'not_contactable')
-            when coalesce(contactability.is_contactable, false) = false
-                then coalesce(contactability.reason, 'no_contactable_address')
+            when coalesce(preferred_addresses.is_contactable, false) = false
+                then coalesce(preferred_addresses.reason, 'no_contactable_address')
             when segment_members.is_holdout then 'holdout'
         end as suppressed_because
     from segment_members
     inner join audiences on segment_members.segment = audiences.segment
-    left join customers on segment_members.customer_id = customers.customer_id
-    left join contactability on customers.email = contactability.address
+    left join preferred_addresses
+        on segment_members.customer_id = preferred_addresses.customer_id
 
 ),
 
@@ -54,13 +51,13 @@ ranked as (
     select
         *,
         row_number() over (
-            partition by destination, audience, coalesce(address, customer_id)
-            order by
-                case when suppressed_because is null then 0 else 1 end,
-                priority,
-                segment,
-                customer_id
-        ) as position
+            partition by
+                destination,
+                audience,
+                suppressed_because is null,
+                case when suppressed_because is null then address else customer_id end
+            order by priority, segment, customer_id
+        ) as precedence
     from candidates
 
 ),
@@ -76,7 +73,7 @@ final as (
         evidence,
         suppressed_because
     from ranked
-    where position = 1
+    where precedence = 1
 
 )
 

@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with
 
 desired_members as (
@@ -12,10 +14,18 @@ segment_members as (
 
 ),
 
-contactability as (
+-- One verdict per address: where two customers share one, a single no is a no.
+addresses as (
 
-    select * from {{ ref('contactability') }}
+    select
+        address,
+        min(customer_id) as customer_id,
+        min(case when is_contactable then 1 else 0 end) = 1 as is_contactable,
+        max(case when not is_contactable then reason end) as reason,
+        max(evidence) as evidence
+    from {{ ref('contactability') }}
     where channel = 'email'
+    group by address
 
 ),
 
@@ -99,7 +109,7 @@ leaving as (
         delivered_members.destination,
         delivered_members.audience,
         delivered_members.segment,
-        coalesce(contactability.customer_id, delivered_members.customer_id) as customer_id,
+        coalesce(addresses.customer_id, delivered_members.customer_id) as customer_id,
         'remove' as operation,
         delivered_members.address,
         delivered_members.in_doubt as is_repeated,
@@ -112,28 +122,28 @@ leaving as (
         delivered_members.rejected_reason,
         destinations.max_rejections,
         case
-            when contactability.address is null then 'unknown_address'
-            when not contactability.is_contactable
-                then coalesce(contactability.reason, 'not_contactable')
+            when addresses.address is null then 'unknown_address'
+            when not addresses.is_contactable
+                then coalesce(addresses.reason, 'not_contactable')
             when configured_audiences.audience is null then 'segment_removed'
             when segment_members.customer_id is null then 'left_segment'
             when segment_members.is_holdout then 'holdout'
             else 'address_changed'
         end as reason,
-        coalesce(contactability.is_contactable, false) as is_contactable
+        coalesce(addresses.is_contactable, false) as is_contactable
     from delivered_members
     left join desired_members
         on delivered_members.destination = desired_members.destination
         and delivered_members.audience = desired_members.audience
         and delivered_members.address = desired_members.address
-    left join contactability on delivered_members.address = contactability.address
+    left join addresses on delivered_members.address = addresses.address
     left join configured_audiences
         on delivered_members.destination = configured_audiences.destination
         and delivered_members.audience = configured_audiences.audience
         and delivered_members.segment = configured_audiences.segment
     left join segment_members
         on delivered_members.segment = segment_members.segment
-        and coalesce(contactability.customer_id, delivered_members.customer_id)
+        and coalesce(addresses.customer_id, delivered_members.customer_id)
         = segment_members.customer_id
     left join destinations on delivered_members.destination = destinations.destination
     where

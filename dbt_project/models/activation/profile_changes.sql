@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with
 
 desired_profiles as (
@@ -19,10 +21,18 @@ membership_changes as (
 
 ),
 
-contactability as (
+-- One verdict per address: where two customers share one, a single no is a no.
+addresses as (
 
-    select * from {{ ref('contactability') }}
+    select
+        address,
+        min(customer_id) as customer_id,
+        min(case when is_contactable then 1 else 0 end) = 1 as is_contactable,
+        max(case when not is_contactable then reason end) as reason,
+        max(evidence) as evidence
+    from {{ ref('contactability') }}
     where channel = 'email'
+    group by address
 
 ),
 
@@ -55,10 +65,10 @@ people as (
         coalesce(desired_profiles.destination, delivered_profiles.destination) as destination,
         coalesce(desired_profiles.address, delivered_profiles.address) as address,
         coalesce(
-            desired_profiles.customer_id, contactability.customer_id, delivered_profiles.customer_id
+            desired_profiles.customer_id, addresses.customer_id, delivered_profiles.customer_id
         ) as customer_id,
         desired_profiles.address is not null as is_desired,
-        coalesce(desired_profiles.evidence, contactability.evidence) as evidence,
+        coalesce(desired_profiles.evidence, addresses.evidence) as evidence,
         desired_profiles.attributes as desired_attributes,
         delivered_profiles.attributes as delivered_attributes,
         delivered_profiles.pending_attributes,
@@ -71,9 +81,9 @@ people as (
     full outer join delivered_profiles
         on desired_profiles.destination = delivered_profiles.destination
         and desired_profiles.address = delivered_profiles.address
-    left join contactability
-        on coalesce(desired_profiles.address, delivered_profiles.address) = contactability.address
-    where contactability.is_contactable
+    left join addresses
+        on coalesce(desired_profiles.address, delivered_profiles.address) = addresses.address
+    where addresses.is_contactable
 
 ),
 

@@ -52,10 +52,12 @@ def reconcile(
     publication_id: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """See `kundenkreis.activation.reconcile.reconcile`."""
-    from kundenkreis.activation import reconcile as module
+    """See `kundenkreis.activation.reconciliation.reconcile`."""
+    from kundenkreis.activation import reconciliation
 
-    return module.reconcile(destination, settings, resolve, dsn, run_id, publication_id, progress)
+    return reconciliation.reconcile(
+        destination, settings, resolve, dsn, run_id, publication_id, progress
+    )
 
 
 def plan_summary(dsn: str, publication_id: int | None, settings: Settings) -> dict[str, Any]:

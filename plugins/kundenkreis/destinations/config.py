@@ -47,7 +47,8 @@ class MailchimpSettings(DestinationSettings):
 
     connection: str = "mailchimp"
     list_id: str | None = Field(
-        None, description="Mailchimp's audience id; may be left out when the account has only one."
+        None,
+        description="Mailchimp's audience id; else the connection's extra list_id, else the only one.",
     )
     merge_tags: dict[str, str] = Field(
         default={}, description="Attribute to merge tag; by default derived from its name."

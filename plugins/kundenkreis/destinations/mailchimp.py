@@ -325,14 +325,14 @@ class Mailchimp:
         """The Mailchimp audience in use; the only one when none is configured."""
         if self._list is None:
             lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
-            wanted = self._settings.list_id
+            wanted = self._settings.list_id or self._client.connection.extra.get("list_id")
             found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
             if len(found) != 1:
                 known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
                 raise ConfigError(
                     f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
                     f"account of connection '{self._settings.connection}' has these audiences: "
-                    f"{known}. Set it to one of them."
+                    f"{known}. Set it to one of them, there or in the connection's extra."
                 )
             self._list = found[0]
         return self._list
@@ -376,7 +376,9 @@ def _state_of(member: Mapping[str, Any], double_opt_in: bool) -> SubscriberState
     if state == "subscribed":
         moment = opted_in or parse_time(member.get("timestamp_signup"))
         if moment is not None:
-            evidence = "double" if double_opt_in and opted_in else "single"
+            # A sign-up followed by an opt-in; an import has only the latter.
+            signed_up = parse_time(member.get("timestamp_signup"))
+            evidence = "double" if double_opt_in and opted_in and signed_up else "single"
     elif state == "unsubscribed" and "abuse" in str(member.get("unsubscribe_reason")).lower():
         state = "complained"
     address = normalise_address(member["email_address"])

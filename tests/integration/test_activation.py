@@ -1,0 +1,485 @@
+"""Plan, delivery and reconciliation on a real PostgreSQL with the real dbt models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from kundenkreis.activation import delivery, plan, reconciliation, subscribers
+from kundenkreis.errors import PlanOutdated, VendorError
+from tests.integration.activation_warehouse import (
+    CHAMPIONS,
+    MemoryTool,
+    Person,
+    build_plan,
+    empty_warehouse,
+    plan_of,
+    segment,
+    settings_for,
+    write_marts,
+)
+
+pytestmark = pytest.mark.integration
+SILENT: Callable[[str], None] = lambda message: None  # noqa: E731
+
+
+@pytest.fixture
+def dsn(module_warehouse_dsn: str) -> str:
+    """One database for the module, emptied for every test: a parsed dbt project names its database."""
+    empty_warehouse(module_warehouse_dsn)
+    return module_warehouse_dsn
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One dbt target folder, so that the project is parsed once."""
+    return tmp_path_factory.mktemp("dbt_target")
+
+
+class Night:
+    """One tool, one warehouse, night after night."""
+
+    def __init__(self, dsn: str, target: Path, tool: MemoryTool, **options: Any) -> None:
+        self.dsn, self.target, self.tool = dsn, target, tool
+        self.settings = settings_for(**options)
+
+    def read(self) -> dict[str, Any]:
+        return subscribers.read_subscriber_states(
+            "listmonk", self.settings, _no_connection, self.dsn, "r", SILENT, open_tool=self.open
+        )
+
+    def plan(
+        self,
+        people: Sequence[Person],
+        segments: Sequence[dict[str, Any]] = (CHAMPIONS,),
+        others: Sequence[dict[str, Any]] = (),
+    ) -> int:
+        self.read()
+        publication_id = write_marts(self.dsn, people, others)
+        build_plan(self.dsn, publication_id, self.target, segments)
+        return publication_id
+
+    def deliver(self, publication_id: int) -> dict[str, Any]:
+        return delivery.deliver(
+            "listmonk",
+            self.settings,
+            _no_connection,
+            self.dsn,
+            "r",
+            publication_id,
+            SILENT,
+            open_tool=self.open,
+        )
+
+    def reconcile(self, publication_id: int) -> dict[str, Any]:
+        return reconciliation.reconcile(
+            "listmonk",
+            self.settings,
+            _no_connection,
+            self.dsn,
+            f"r{publication_id}",
+            publication_id,
+            SILENT,
+            open_tool=self.open,
+        )
+
+    def run(self, people: Sequence[Person], **arguments: Any) -> dict[str, Any]:
+        self.tool.written.clear()
+        return self.deliver(self.plan(people, **arguments))
+
+    def open(self, name: str, settings: Any, resolve: Any) -> MemoryTool:
+        self.tool.calls = 0
+        return self.tool
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn) as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+
+def _no_connection(connection_id: str) -> Any:
+    raise AssertionError("the tool in memory needs no connection")
+
+
+def known(*names: str) -> dict[str, str]:
+    return {f"{name}@shop.de": "subscribed" for name in names}
+
+
+def person(name: str, **options: Any) -> Person:
+    return Person(f"c-{name}", f"{name}@shop.de", **options)
+
+
+def test_first_night_delivers_and_an_unchanged_second_night_writes_nothing(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert", "cora", "müller")))
+    people = [person(name) for name in ("anna", "bert", "cora", "müller")]
+
+    summary = night.run(people)
+
+    assert night.tool.members == {"Champions": {p.address for p in people}}
+    assert night.tool.attributes["müller@shop.de"] == {"stage": "loyalty", "monetary": 12.5}
+    assert night.tool.types == {"stage": "text", "monetary": "number"}
+    assert (summary["confirmed"], summary["rejected"], summary["sent"]) == (8, 0, 8)
+    assert summary["audiences"] == {"Champions": {"add": {"confirmed": 4}}}
+
+    again = night.run(people)
+
+    assert night.tool.written == []
+    assert (again["sent"], again["calls"]) == (0, 0)
+
+
+def test_only_changed_fields_are_sent_and_left_attributes_are_cleared(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    night.run([person("anna"), person("bert")])
+
+    publication = night.plan([person("anna", monetary=20), person("bert", segments=())])
+    sent = night.query(
+        "select address, attributes::jsonb, changed_fields::jsonb from activation.plan_rows"
+        f" where publication_id = {publication} and operation = 'upsert' order by address"
+    )
+    night.deliver(publication)
+
+    assert sent == [
+        ("anna@shop.de", {"monetary": 20.0}, ["monetary"]),
+        ("bert@shop.de", {"monetary": None, "stage": None}, ["monetary", "stage"]),
+    ]
+    assert night.tool.members["Champions"] == {"anna@shop.de"}
+    assert night.query(
+        "select attributes from activation.delivered_state where audience = '' order by address"
+    ) == [
+        ({"stage": "loyalty", "monetary": 20.0},),
+        ({},),
+    ]
+
+
+def test_unconsented_and_held_out_people_are_suppressed_with_their_reason(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert", "cora")))
+    publication = night.plan(
+        [
+            person("anna"),
+            person("bert", contactable=False, reason="consent_unknown"),
+            person("cora", holdout=True),
+        ]
+    )
+
+    rows = plan_of(dsn, publication)
+
+    assert ("add", "Champions", None, "suppressed", "consent_unknown") in rows
+    assert ("add", "Champions", None, "suppressed", "holdout") in rows
+    night.deliver(publication)
+    assert night.tool.members["Champions"] == {"anna@shop.de"}
+    assert {address for _, address, _ in night.tool.written} == {"anna@shop.de"}
+
+
+def test_a_person_who_withdrew_is_never_written_to_but_leaves_our_audience(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    night.run([person("anna"), person("bert")])
+    night.tool.states["anna@shop.de"] = "unsubscribed"
+
+    night.run(
+        [person("anna", contactable=False, reason="withdrawn", stage="churned"), person("bert")]
+    )
+
+    assert night.tool.written == [("remove", "anna@shop.de", "Champions")]
+    assert night.tool.members["Champions"] == {"bert@shop.de"}
+
+
+def test_a_withdrawal_between_plan_and_delivery_wins_over_the_plan(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    publication = night.plan([person("anna"), person("bert")])
+    night.tool.states["anna@shop.de"] = "unsubscribed"
+
+    summary = night.deliver(publication)
+
+    assert {address for _, address, _ in night.tool.written} == {"bert@shop.de"}
+    assert summary["suppressed"] == 2
+    assert night.query(
+        "select distinct reason_code from activation.ledger where state = 'suppressed'"
+    ) == [("withdrawn_since_plan",)]
+
+
+def test_a_withdrawal_at_one_address_blocks_the_persons_other_address(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "work")))
+    other = {
+        "customer_id": "c-anna",
+        "address": "work@shop.de",
+        "is_contactable": True,
+        "reason": "consent_double",
+    }
+    publication = night.plan([person("anna")], others=[other])
+    night.tool.states["work@shop.de"] = "unsubscribed"
+
+    night.deliver(publication)
+
+    assert night.tool.written == []
+
+
+@pytest.mark.parametrize("creates", [True, False])
+def test_an_unknown_contact_is_created_only_where_allowed(
+    dsn: str, target: Path, creates: bool
+) -> None:
+    night = Night(dsn, target, MemoryTool(), create_contacts=creates)
+
+    publication = night.plan([person("anna"), person("bert", evidence="existing_customer")])
+    night.deliver(publication)
+
+    assert ("add", "Champions", "bert@shop.de", "skipped", "not_in_tool") in plan_of(
+        dsn, publication
+    )
+    assert night.tool.states == (known("anna") if creates else {})
+    assert night.tool.members == ({"Champions": {"anna@shop.de"}} if creates else {})
+
+
+def test_what_we_created_is_no_evidence_of_its_own(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(), create_contacts=True)
+    night.run([person("anna")])
+
+    night.read()
+
+    assert night.query("select state, evidence, vendor_id from activation.subscriber_states") == [
+        ("subscribed", None, "id:anna@shop.de")
+    ]
+
+
+def test_merged_customers_move_nothing_and_a_changed_address_moves_over(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert", "new")))
+    night.run([person("anna"), person("bert")])
+
+    old = {
+        "customer_id": "c-bert",
+        "address": "bert@shop.de",
+        "is_contactable": True,
+        "reason": "consent_double",
+    }
+    night.run([Person("c-merged", "anna@shop.de"), Person("c-bert", "new@shop.de")], others=[old])
+
+    assert night.tool.members["Champions"] == {"anna@shop.de", "new@shop.de"}
+    moved = [entry for entry in night.tool.written if entry[0] != "upsert"]
+    assert moved == [
+        ("add", "new@shop.de", "Champions"),
+        ("remove", "bert@shop.de", "Champions"),
+    ]
+
+
+def test_what_somebody_else_put_into_an_audience_is_left_alone(dsn: str, target: Path) -> None:
+    tool = MemoryTool(states=known("anna", "guest"), members={"Champions": {"guest@shop.de"}})
+    night = Night(dsn, target, tool)
+    night.run([person("anna")])
+    publication = night.plan([person("anna", segments=())])
+    night.deliver(publication)
+
+    assert tool.members["Champions"] == {"guest@shop.de"}
+    assert night.reconcile(publication)["audiences"] == {
+        "Champions": {"members": 1, "missing": 0, "extra": 1}
+    }
+
+
+def test_the_size_guard_holds_a_large_change_and_lets_the_unconsented_leave(
+    dsn: str, target: Path
+) -> None:
+    names = [f"p{number:02}" for number in range(40)]
+    night = Night(dsn, target, MemoryTool(states=known(*names)))
+    night.run([person(name) for name in names])
+
+    publication = night.plan(
+        [
+            person(name, segments=("champions",) if number < 20 else (), contactable=number != 0)
+            for number, name in enumerate(names)
+        ]
+    )
+    rows = plan_of(dsn, publication)
+    summary = night.deliver(publication)
+
+    assert {(row[3], row[4]) for row in rows if row[0] == "remove"} == {
+        ("held", "change_above_limit"),
+        ("planned", "consent_double"),
+    }
+    assert summary["held"] == 40  # 20 removals and the clearing of their attributes
+    assert night.tool.members["Champions"] == set(known(*names)) - {"p00@shop.de"}
+    overview = plan.plan_summary(dsn, publication, night.settings)
+    champions = overview["destinations"]["listmonk"]["audiences"]["Champions"]
+    assert (champions["held"], champions["held_because"]) == (20, "change_above_limit")
+    assert (champions["remove"], champions["suppressed"]) == (1, {"consent_double": 1})
+
+
+def test_a_first_sync_and_a_small_audience_can_be_held(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna")))
+    people = [person("anna", segments=("champions", "small"))]
+
+    publication = night.plan(
+        people,
+        segments=[
+            segment("champions", "Champions", initial="hold"),
+            segment("small", "Small", min_size=2),
+        ],
+    )
+
+    assert plan_of(dsn, publication) == {
+        ("add", "Champions", "anna@shop.de", "held", "initial"),
+        ("add", "Small", "anna@shop.de", "held", "below_min_size"),
+        ("upsert", None, "anna@shop.de", "held", "audience_held"),
+    }
+    assert night.deliver(publication)["sent"] == 0
+
+
+def test_no_segment_at_all_empties_nothing(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna")))
+    night.run([person("anna")])
+
+    night.run([person("anna", segments=())], segments=[])
+
+    assert night.tool.members["Champions"] == {"anna@shop.de"}
+
+
+def test_a_rejected_row_waits_longer_each_time_and_is_parked_at_last(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna", "bert"), refuse={"anna@shop.de": "bad_field"})
+    night = Night(dsn, target, tool, max_rejections=2)
+    people = [person("anna"), person("bert")]
+
+    attempts = []
+    for _ in range(6):
+        night.run(people)
+        attempts.append([entry[0] for entry in tool.written if entry[1] == "anna@shop.de"])
+
+    # Publication 1 refuses, 2 retries and refuses again; then the limit of two is reached.
+    assert attempts == [["upsert", "add"], ["upsert", "add"], [], [], [], []]
+    assert tool.members["Champions"] == {"bert@shop.de"}
+    publication = night.plan(people)
+    assert ("add", "Champions", "anna@shop.de", "skipped", "parked: bad_field") in plan_of(
+        dsn, publication
+    )
+
+    tool.refuse.clear()
+    night.run([person("anna", stage="churned"), person("bert")])
+
+    assert tool.attributes["anna@shop.de"]["stage"] == "churned"  # a new payload is tried
+
+
+def test_an_unreachable_tool_leaves_rows_in_doubt_that_the_next_delivery_repeats(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna", "bert", "cora"))
+    night = Night(dsn, target, tool)
+    publication = night.plan([person("anna"), person("bert"), person("cora")])
+    tool.fail = [VendorError("the tool cannot be reached")]
+
+    with pytest.raises(VendorError, match="cannot be reached"):
+        night.deliver(publication)
+    states = dict(night.query("select state, count(*) from activation.ledger group by state"))
+    runs = night.query("select state, summary ->> 'unknown' from activation.sync_runs")
+    night.deliver(publication)
+
+    assert states == {"unknown": 2}
+    assert runs == [("failed", "2")]
+    assert tool.members["Champions"] == set(known("anna", "bert", "cora"))
+    assert night.query("select count(*) from activation.delivered_state where in_doubt") == [(0,)]
+
+
+def test_rows_in_doubt_are_repeated_by_the_next_plan(dsn: str, target: Path) -> None:
+    tool = MemoryTool(states=known("anna"))
+    night = Night(dsn, target, tool)
+    tool.fail = [VendorError("gone")]
+    with pytest.raises(VendorError):
+        night.run([person("anna")])
+
+    publication = night.plan([person("anna", stage="churned")])
+    rows = plan_of(dsn, publication)
+    night.deliver(publication)
+
+    assert ("upsert", None, "anna@shop.de", "planned", "repeated") in rows
+    assert tool.attributes["anna@shop.de"] == {"stage": "churned", "monetary": 12.5}
+
+
+def test_building_the_same_plan_twice_doubles_nothing(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    publication = night.plan([person("anna"), person("bert")])
+    first = night.query("select plan_row_id from activation.plan_rows order by 1")
+
+    build_plan(dsn, publication, target)
+    assert night.query("select plan_row_id from activation.plan_rows order by 1") == first
+
+    night.deliver(publication)
+    night.tool.written.clear()
+    build_plan(dsn, publication, target)
+    night.deliver(publication)
+
+    assert night.query("select plan_row_id from activation.plan_rows order by 1") == first
+    assert night.tool.written == []
+
+
+def test_an_outdated_plan_is_refused(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna")))
+    publication = night.plan([person("anna")])
+    write_marts(dsn, [person("anna")])
+
+    with pytest.raises(PlanOutdated, match=f"publication {publication} is outdated"):
+        night.deliver(publication)
+    assert night.tool.written == []
+
+
+def test_drift_is_recorded_and_repaired_by_the_next_plan(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    publication = night.plan([person("anna"), person("bert")])
+    night.deliver(publication)
+    night.tool.members["Champions"].discard("anna@shop.de")
+
+    report = night.reconcile(publication)
+    night.run([person("anna"), person("bert")])
+
+    assert report["audiences"] == {"Champions": {"members": 1, "missing": 1, "extra": 0}}
+    assert night.query("select address, kind from activation.drift") == [
+        ("anna@shop.de", "missing")
+    ]
+    assert night.tool.members["Champions"] == set(known("anna", "bert"))
+
+
+def test_an_audience_deleted_in_the_tool_is_made_and_filled_again(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    night.run([person("anna")])
+    del night.tool.members["Champions"]
+    night.tool.ensure_audience = lambda name, known_id: _renewed(night.tool, name)  # type: ignore[method-assign]
+
+    night.run([person("anna"), person("bert")])
+    night.run([person("anna"), person("bert")])
+
+    assert night.tool.members["Champions 2"] == set(known("anna", "bert"))
+
+
+def _renewed(tool: MemoryTool, name: str) -> Any:
+    from kundenkreis.destinations.base import Audience
+
+    created = f"{name} 2" not in tool.members
+    tool.members.setdefault(f"{name} 2", set())
+    return Audience(f"{name} 2", created)
+
+
+def test_a_contact_deleted_in_the_tool_is_forgotten_but_its_withdrawal_is_not(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna") | {"bert@shop.de": "unsubscribed"})
+    night = Night(dsn, target, tool)
+    night.read()
+    tool.states.clear()
+
+    report = night.read()
+
+    assert report["contacts"] == 0
+    assert night.query("select address, state, vendor_id from activation.subscriber_states") == [
+        ("bert@shop.de", "unsubscribed", None)
+    ]
