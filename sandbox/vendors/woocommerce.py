@@ -276,7 +276,7 @@ _ORDERBY = {
     "refunds": ("date", "id", "include", "title", "slug", "modified"),
     "products": (
         "date", "id", "include", "title", "slug", "modified", "menu_order", "price", "popularity",
-        "rating", "post__in",
+        "rating",
     ),
     "customers": ("id", "include", "name", "registered_date"),
 }  # fmt: skip
