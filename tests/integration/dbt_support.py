@@ -13,12 +13,17 @@ MARTS = "marts_blue"
 
 _TIME, _TEXT, _NUMBER = "timestamptz", "text", "numeric"
 
+
+def _columns(type_: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), type_)
+
+
 RAW_TABLES: dict[str, dict[str, str]] = {
     "raw_files.customers": {
-        **dict.fromkeys(
-            "source_name customer_key email first_name last_name phone country"
-            " preferred_language acquisition_source".split(),
+        **_columns(
             _TEXT,
+            "source_name customer_key email first_name last_name phone country"
+            " preferred_language acquisition_source",
         ),
         "created_at": _TIME,
     },
@@ -47,9 +52,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "currency": _TEXT,
         "total_amount": _NUMBER,
     },
-    "raw_files.products": dict.fromkeys(
-        "source_name product_key product_name category".split(), _TEXT
-    ),
+    "raw_files.products": _columns(_TEXT, "source_name product_key product_name category"),
     "raw_files.consent_events": {
         "source_name": _TEXT,
         "email": _TEXT,
@@ -62,31 +65,29 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "id": "bigint",
         "date_created_gmt": _TIME,
         "date_modified_gmt": _TIME,
-        **dict.fromkeys("email first_name last_name role".split(), _TEXT),
+        **_columns(_TEXT, "email first_name last_name role"),
         "is_paying_customer": "boolean",
-        **dict.fromkeys("billing_country billing_phone newsletter_opt_in".split(), _TEXT),
+        **_columns(_TEXT, "billing_country billing_phone newsletter_opt_in"),
         "newsletter_opt_in_at": _TIME,
     },
     "raw_woocommerce.orders": {
         "id": "bigint",
-        **dict.fromkeys("number status currency".split(), _TEXT),
-        **dict.fromkeys("date_created_gmt date_modified_gmt date_paid_gmt".split(), _TIME),
-        **dict.fromkeys(
-            "total total_tax shipping_total shipping_tax discount_total".split(), _NUMBER
-        ),
+        **_columns(_TEXT, "number status currency"),
+        **_columns(_TIME, "date_created_gmt date_modified_gmt date_paid_gmt"),
+        **_columns(_NUMBER, "total total_tax shipping_total shipping_tax discount_total"),
         "customer_id": "bigint",
-        **dict.fromkeys(
-            "billing_email billing_first_name billing_last_name billing_country billing_phone"
-            " payment_method created_via newsletter_opt_in".split(),
+        **_columns(
             _TEXT,
+            "billing_email billing_first_name billing_last_name billing_country billing_phone"
+            " payment_method created_via newsletter_opt_in",
         ),
         "exchange_rate": _NUMBER,
         "_dlt_id": _TEXT,
     },
     "raw_woocommerce.orders__line_items": {
-        **dict.fromkeys("id product_id variation_id".split(), "bigint"),
-        **dict.fromkeys("name sku".split(), _TEXT),
-        **dict.fromkeys("quantity subtotal total total_tax".split(), _NUMBER),
+        **_columns("bigint", "id product_id variation_id"),
+        **_columns(_TEXT, "name sku"),
+        **_columns(_NUMBER, "quantity subtotal total total_tax"),
         "_dlt_parent_id": _TEXT,
         "_dlt_list_idx": "bigint",
     },
@@ -98,7 +99,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
     },
     "raw_woocommerce.products": {
         "id": "bigint",
-        **dict.fromkeys("name sku status".split(), _TEXT),
+        **_columns(_TEXT, "name sku status"),
         "price": _NUMBER,
         "category_id": "bigint",
         "category_name": _TEXT,
@@ -108,10 +109,10 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "id": _TEXT,
         "createdate": _TIME,
         "lastmodifieddate": _TIME,
-        **dict.fromkeys(
-            "email firstname lastname phone lifecyclestage hs_lead_status hs_language"
-            " hs_analytics_source date_of_birth".split(),
+        **_columns(
             _TEXT,
+            "email firstname lastname phone lifecyclestage hs_lead_status hs_language"
+            " hs_analytics_source date_of_birth",
         ),
         "hs_email_optout": "boolean",
         "hs_emailconfirmationstatus": _TEXT,
@@ -120,16 +121,16 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "_dlt_id": _TEXT,
     },
     "raw_hubspot.contacts__property_history": {
-        **dict.fromkeys("property value source_type _dlt_parent_id".split(), _TEXT),
+        **_columns(_TEXT, "property value source_type _dlt_parent_id"),
         "changed_at": _TIME,
         "_dlt_list_idx": "bigint",
     },
     "raw_hubspot.deals": {
-        **dict.fromkeys("id contact_id".split(), _TEXT),
-        **dict.fromkeys("createdate closedate hs_lastmodifieddate".split(), _TIME),
-        **dict.fromkeys("dealstage pipeline deal_currency_code".split(), _TEXT),
+        **_columns(_TEXT, "id contact_id"),
+        **_columns(_TIME, "createdate closedate hs_lastmodifieddate"),
+        **_columns(_TEXT, "dealstage pipeline deal_currency_code"),
         "amount": _NUMBER,
-        **dict.fromkeys("hs_is_closed hs_is_closed_won archived".split(), "boolean"),
+        **_columns("boolean", "hs_is_closed hs_is_closed_won archived"),
     },
 }
 
@@ -153,10 +154,14 @@ def insert(dsn: str, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def copy_rows(dsn: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """COPY rows into these columns of a table."""
-    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
-        with cursor.copy(f"copy {table} ({', '.join(columns)}) from stdin") as copy:
-            for row in rows:
-                copy.write_row(row)
+    statement = f"copy {table} ({', '.join(columns)}) from stdin"
+    with (
+        psycopg.connect(dsn) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
 
 
 def build(dsn: str, as_of_date: str, *arguments: str, **variables: Any) -> dict[str, int]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from fractions import Fraction
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,7 @@ Stay = tuple[str, date, date | None]
 
 def expected_gap(order_days: Sequence[date], rules: Rules) -> Fraction:
     """The expected gap after the last of these order days (rising), in days."""
-    gaps = [
-        (later - earlier).days for earlier, later in zip(order_days, order_days[1:], strict=False)
-    ]
+    gaps = [(later - earlier).days for earlier, later in pairwise(order_days)]
     window = gaps[-rules.gap_window_orders :]
     gap = (
         Fraction(statistics.median([Fraction(gap) for gap in window]))

@@ -20,6 +20,30 @@ from tests.integration.dbt_support import build, copy_rows, create_raw_tables, q
 
 pytestmark = pytest.mark.integration
 
+_LINE_COLUMNS = [
+    "source_name",
+    "order_key",
+    "line_number",
+    "customer_key",
+    "ordered_at",
+    "status",
+    "currency",
+    "product_key",
+    "product_name",
+    "quantity",
+    "unit_price",
+    "line_amount",
+]
+_ORDER_COLUMNS = [
+    "source_name",
+    "order_key",
+    "customer_key",
+    "ordered_at",
+    "status",
+    "currency",
+    "total_amount",
+]
+
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
     with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
@@ -79,8 +103,7 @@ def test_online_retail_rule_c(warehouse_dsn: str, shared_data: Path) -> None:
     copy_rows(
         warehouse_dsn,
         "raw_files.order_lines",
-        "source_name order_key line_number customer_key ordered_at status currency product_key"
-        " product_name quantity unit_price line_amount".split(),
+        _LINE_COLUMNS,
         (
             (
                 "online_retail",
@@ -129,10 +152,17 @@ def test_cdnow_each_row_is_an_order(warehouse_dsn: str, shared_data: Path) -> No
     copy_rows(
         warehouse_dsn,
         "raw_files.orders",
-        "source_name order_key customer_key ordered_at status currency total_amount".split(),
+        _ORDER_COLUMNS,
         (
-            ("cdnow", number, row["customer_id"], f"{row['date']} 00:00+00", "completed", "USD")
-            + (row["amount"],)
+            (
+                "cdnow",
+                number,
+                row["customer_id"],
+                f"{row['date']} 00:00+00",
+                "completed",
+                "USD",
+                row["amount"],
+            )
             for number, row in enumerate(_rows(folder / "cdnow_master.csv.gz"), 1)
         ),
     )
