@@ -571,12 +571,13 @@ def _read_csv(dataset: FileDataset, path: Path, rejects: _Rejects) -> Iterator[p
     names = _csv_header(dataset, path)
     _require_columns(names, dataset, path)
     ragged: list[int] = []
+    unclosed: list[int] = []  # an exception raised inside pyarrow's handler would be lost
 
     def on_ragged(row: Any) -> str:
         # The header counts as a row; records are counted from 1 below it.
         number = row.number - 1 if dataset.header else row.number
         if row.text.count(dataset.quote) % 2 and "\n" in row.text:
-            raise _UnclosedQuoteError(number)
+            unclosed.append(number)
         ragged.append(number)
         rejects.add(
             number,
@@ -587,21 +588,14 @@ def _read_csv(dataset: FileDataset, path: Path, rejects: _Rejects) -> Iterator[p
         return "skip"
 
     row, last = 0, None
-    try:
-        for batch in _open_csv(dataset, path, names, on_ragged):
-            numbers, row = _row_numbers(row, batch.num_rows, ragged)
-            yield _decoded(pa.Table.from_batches([batch]), numbers, rejects)
-            last = batch if batch.num_rows else last
-    except _UnclosedQuoteError as error:
-        raise _unclosed(path, error.row) from None
+    for batch in _open_csv(dataset, path, names, on_ragged):
+        numbers, row = _row_numbers(row, batch.num_rows, ragged)
+        yield _decoded(pa.Table.from_batches([batch]), numbers, rejects)
+        last = batch if batch.num_rows else last
+    if unclosed:
+        raise _unclosed(path, unclosed[0])
     if last is not None and _ends_inside_quote(dataset, path, last):
         raise _unclosed(path, row)
-
-
-class _UnclosedQuoteError(Exception):
-    def __init__(self, row: int) -> None:
-        super().__init__(row)
-        self.row = row
 
 
 def _unclosed(path: Path, row: int) -> DataError:
