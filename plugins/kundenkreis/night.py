@@ -132,7 +132,11 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
 
     if schema == publishing.BACKFILL:
         publishing.write_history(run.dsn, run.run_id, run.as_of_date, schema)
-        return {"publication_id": None, "schema_name": schema, "skipped": "backfill"}
+        return {
+            "publication_id": None,
+            "schema_name": schema,
+            "skipped_because": "a backfill publishes nothing",
+        }
     publication = publishing.publish(
         run.dsn,
         run.run_id,

@@ -22,6 +22,7 @@ def night_report(dsn: str, run_id: str, as_of_date: date) -> dict[str, Any]:
             "stages": _stages(connection),
             "rfm_segments": _rfm_segments(connection),
             "gates": _gates(connection, run_id),
+            "warnings": _warnings(connection, run_id),
             "deliveries": _deliveries(connection, run_id),
             "rejected_records": _rejected(connection, run_id),
             "seconds": _seconds(connection, run_id),
@@ -67,7 +68,8 @@ def _stages(connection: psycopg.Connection) -> dict[str, int]:
     if not _exists(connection, "marts.customer_360"):
         return {}
     rows = connection.execute(
-        "select coalesce(stage, 'unknown'), count(*) from marts.customer_360 group by 1 order by 2 desc"
+        "select coalesce(stage, 'none'), count(*) from marts.customer_360 "
+        "group by 1 order by 2 desc, 1"
     )
     return dict(rows.fetchall())
 
@@ -76,7 +78,7 @@ def _rfm_segments(connection: psycopg.Connection) -> dict[str, int]:
     if not _exists(connection, "marts.customer_rfm"):
         return {}
     rows = connection.execute(
-        "select rfm_segment, count(*) from marts.customer_rfm group by 1 order by 2 desc"
+        "select rfm_segment, count(*) from marts.customer_rfm group by 1 order by 2 desc, 1"
     )
     return dict(rows.fetchall())
 
@@ -90,6 +92,16 @@ def _gates(connection: psycopg.Connection, run_id: str) -> Rows:
         "from quality.gate_results where run_id = %s group by gate order by gate",
         run_id,
     )
+
+
+def _warnings(connection: psycopg.Connection, run_id: str) -> list[str]:
+    rows = connection.execute(
+        "select gate, table_name, expectation_id, observed from quality.gate_results "
+        "where run_id = %s and not success and severity <> 'critical' "
+        "order by gate, table_name, expectation_id",
+        (run_id,),
+    )
+    return [f"{gate}: {table}: {name}: {observed}" for gate, table, name, observed in rows]
 
 
 def _deliveries(connection: psycopg.Connection, run_id: str) -> dict[str, Any]:

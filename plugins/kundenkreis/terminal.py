@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+from rich import box
+from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -71,67 +73,103 @@ class NightWatch:
 
 
 def print_night(console: Console, report: dict[str, Any]) -> None:
-    """Print a night's report: publication, gates, stages, RFM segments, deliveries, rejects."""
-    publication = report.get("publication")
+    """Print a night's report: customers, deliveries, quarantine, gates and publication."""
     console.rule(f"Night of {report['as_of_date']}")
-    if publication:
-        console.print(
-            f"Readers see publication {publication['publication_id']} as of "
-            f"{publication['as_of_date']} ({publication['schema_name']})."
-        )
-    else:
-        console.print("Nothing is published yet.")
+    sides = [
+        _counts("lifecycle stage", report["stages"]),
+        _counts("RFM segment", report["rfm_segments"]),
+    ]
+    console.print(Columns([table for table in sides if table.row_count], padding=(0, 4)))
+    for table in (_deliveries(report["deliveries"]), _rejected(report["rejected_records"])):
+        if table.row_count:
+            console.print(table)
     for gate in report["gates"]:
         console.print(
             f"Gate {gate['gate']}: {gate['expectations']} expectations, "
-            f"{gate['critical_failures']} critical failures, {gate['warnings']} warnings."
+            f"{gate['critical_failures']} critical failures, {gate['warnings']} warnings"
         )
-    for table in (
-        _counts("Customers per lifecycle stage", report["stages"]),
-        _counts("Customers per RFM segment", report["rfm_segments"]),
-        _deliveries(report["deliveries"]),
-        _rejected(report["rejected_records"]),
-    ):
-        if table.row_count:
-            console.print(table)
+    for warning in report["warnings"]:
+        console.print(f"  warning: {warning}", markup=False, highlight=False)
+    publication = report.get("publication")
+    if publication:
+        console.print(
+            f"Readers see publication {publication['publication_id']} as of "
+            f"{publication['as_of_date']} ({publication['schema_name']})"
+        )
+    else:
+        console.print("Nothing is published yet")
 
 
 def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -> None:
     """Print the plan of a publication, per destination and audience."""
     console.rule(f"Plan of publication {publication_id}")
-    table = Table("destination", "audience", "add", "remove", "update", "held", "suppressed")
-    for destination, content in summary.get("destinations", {}).items():
-        for audience, counts in content.get("audiences", {}).items():
-            cells = (counts.get(k, 0) for k in ("add", "remove", "upsert", "held", "suppressed"))
-            table.add_row(destination, audience, *(str(cell) for cell in cells))
+    table = _table("destination", "audience", "add", "remove", "held", "suppressed", "because")
+    for destination, content in summary["destinations"].items():
+        for audience, counts in content["audiences"].items():
+            reasons = counts["suppressed"]
+            held = f"{counts['held']:,}"
+            if counts["held_because"]:
+                held += f" ({counts['held_because']})"
+            table.add_row(
+                destination,
+                audience,
+                f"{counts['add']:,}",
+                f"{counts['remove']:,}",
+                held,
+                f"{sum(reasons.values()):,}",
+                ", ".join(f"{name} {count:,}" for name, count in reasons.items()),
+            )
     console.print(table)
-    for destination, content in summary.get("destinations", {}).items():
-        console.print(f"{destination}: {content.get('calls', 0)} write calls")
+    for destination, content in summary["destinations"].items():
+        profiles = content["profiles"].get("planned", 0)
+        console.print(f"{destination}: {profiles:,} profiles, {content['calls']:,} write calls")
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        right = column in _NUMBERS
+        table.add_column(column, justify="right" if right else "left", no_wrap=right)
+    return table
+
+
+_NUMBERS = {
+    *("customers", "rows", "members", "added", "removed", "add", "remove"),
+    *("rejected", "suppressed", "held", "skipped"),
+}
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:
-    table = Table("", "customers", title=title, title_justify="left")
-    table.columns[1].justify = "right"
+    table = _table(title, "customers")
     for name, count in counts.items():
-        table.add_row(str(name), f"{count:,}")
+        table.add_row(name, f"{count:,}")
     return table
 
 
 def _deliveries(deliveries: dict[str, Any]) -> Table:
-    columns = ("sent", "rejected", "suppressed", "held", "skipped")
-    table = Table("destination", "audience", *columns, title="Sent", title_justify="left")
+    outcomes = ("rejected", "suppressed", "held", "skipped")
+    table = _table("destination", "audience", "added", "removed", *outcomes)
     for destination, summary in deliveries.items():
-        for audience, counts in summary.get("audiences", {}).items():
+        for audience, operations in sorted(summary.get("audiences", {}).items()):
+            totals = {
+                outcome: sum(counts.get(outcome, 0) for counts in operations.values())
+                for outcome in outcomes
+            }
             table.add_row(
-                destination, audience or "(profiles)", *(f"{counts.get(c, 0):,}" for c in columns)
+                destination,
+                audience,
+                f"{operations.get('add', {}).get('confirmed', 0):,}",
+                f"{operations.get('remove', {}).get('confirmed', 0):,}",
+                *(f"{totals[outcome]:,}" for outcome in outcomes),
             )
+        table.add_row(
+            destination, f"[dim]{summary['sent']:,} rows sent in {summary['calls']:,} calls[/]"
+        )
     return table
 
 
 def _rejected(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "source", "table", "reason", "rows", title="Kept in quarantine", title_justify="left"
-    )
+    table = _table("kept in quarantine", "table", "reason", "rows")
     for row in rows:
         table.add_row(row["source"], row["table_name"], row["reason_code"], f"{row['records']:,}")
     return table

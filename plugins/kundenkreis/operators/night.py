@@ -54,11 +54,11 @@ class NightOperator(BaseOperator):
             self._watch("failed", message)
             failure = AirflowException if isinstance(error, _PASSING) else AirflowFailException
             raise failure(message) from None
-        state = "skipped" if "skipped" in summary else "success"
+        state = "skipped" if "skipped_because" in summary else "success"
         _record(run, self.task_id, state, summary, started)
         self._watch(state)
         if state == "skipped":
-            raise AirflowSkipException(f"skipped: {summary['skipped']}")
+            raise AirflowSkipException(f"skipped: {summary['skipped_because']}")
         return summary
 
     def _failure_message(self, error: Exception) -> str:
