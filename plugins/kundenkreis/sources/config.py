@@ -296,8 +296,8 @@ class WooCommerceSettings(_Settings):
     overlap_hours: Annotated[float, Field(ge=0, le=720)] = 24
     page_size: Annotated[int, Field(ge=1, le=100)] = 100
     timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
-    newsletter_meta_key: str = "newsletter_opt_in"
-    newsletter_time_meta_key: str = "newsletter_opt_in_at"
+    newsletter_meta_key: str = "_newsletter_opt_in"
+    newsletter_time_meta_key: str = "_newsletter_opt_in_at"
     exchange_rate_meta_key: str = "_exchange_rate"
 
 
