@@ -96,12 +96,12 @@ def _gates(connection: psycopg.Connection, run_id: str) -> Rows:
 
 def _warnings(connection: psycopg.Connection, run_id: str) -> list[str]:
     rows = connection.execute(
-        "select gate, table_name, expectation_id, observed from quality.gate_results "
+        "select expectation_id, observed from quality.gate_results "
         "where run_id = %s and not success and severity <> 'critical' "
         "order by gate, table_name, expectation_id",
         (run_id,),
     )
-    return [f"{gate}: {table}: {name}: {observed}" for gate, table, name, observed in rows]
+    return [f"{name}: {observed}" for name, observed in rows]
 
 
 def _deliveries(connection: psycopg.Connection, run_id: str) -> dict[str, Any]:

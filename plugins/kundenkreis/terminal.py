@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import Any
 
 from rich import box
@@ -80,9 +81,10 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         _counts("RFM segment", report["rfm_segments"]),
     ]
     console.print(Columns([table for table in sides if table.row_count], padding=(0, 4)))
-    for table in (_deliveries(report["deliveries"]), _rejected(report["rejected_records"])):
-        if table.row_count:
-            console.print(table)
+    for destination, summary in report["deliveries"].items():
+        console.print(_delivery(destination, summary))
+    if report["rejected_records"]:
+        console.print(_rejected(report["rejected_records"]))
     for gate in report["gates"]:
         console.print(
             f"Gate {gate['gate']}: {gate['expectations']} expectations, "
@@ -103,30 +105,37 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
 def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -> None:
     """Print the plan of a publication, per destination and audience."""
     console.rule(f"Plan of publication {publication_id}")
-    table = _table("destination", "audience", "add", "remove", "held", "suppressed", "because")
     for destination, content in summary["destinations"].items():
+        profiles = content["profiles"].get("planned", 0)
+        title = f"{destination}: {profiles:,} profiles to write, {content['calls']:,} write calls"
+        table = _table("audience", "add", "remove", "held", "suppressed", title=title)
+        reasons: Counter[str] = Counter()
         for audience, counts in content["audiences"].items():
-            reasons = counts["suppressed"]
-            held = f"{counts['held']:,}"
-            if counts["held_because"]:
-                held += f" ({counts['held_because']})"
+            reasons.update(counts["suppressed"])
             table.add_row(
-                destination,
                 audience,
                 f"{counts['add']:,}",
                 f"{counts['remove']:,}",
-                held,
-                f"{sum(reasons.values()):,}",
-                ", ".join(f"{name} {count:,}" for name, count in reasons.items()),
+                f"{counts['held']:,}",
+                f"{sum(counts['suppressed'].values()):,}",
             )
-    console.print(table)
-    for destination, content in summary["destinations"].items():
-        profiles = content["profiles"].get("planned", 0)
-        console.print(f"{destination}: {profiles:,} profiles, {content['calls']:,} write calls")
+        console.print(table)
+        for audience, counts in content["audiences"].items():
+            if counts["held_because"]:
+                console.print(f"  held: {audience}: {counts['held_because']}", markup=False)
+        why = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common())
+        if why:
+            console.print(f"  suppressed: {why}", highlight=False)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
         right = column in _NUMBERS
         table.add_column(column, justify="right" if right else "left", no_wrap=right)
@@ -146,24 +155,19 @@ def _counts(title: str, counts: dict[str, int]) -> Table:
     return table
 
 
-def _deliveries(deliveries: dict[str, Any]) -> Table:
+def _delivery(destination: str, summary: dict[str, Any]) -> Table:
     outcomes = ("rejected", "suppressed", "held", "skipped")
-    table = _table("destination", "audience", "added", "removed", *outcomes)
-    for destination, summary in deliveries.items():
-        for audience, operations in sorted(summary.get("audiences", {}).items()):
-            totals = {
-                outcome: sum(counts.get(outcome, 0) for counts in operations.values())
-                for outcome in outcomes
-            }
-            table.add_row(
-                destination,
-                audience,
-                f"{operations.get('add', {}).get('confirmed', 0):,}",
-                f"{operations.get('remove', {}).get('confirmed', 0):,}",
-                *(f"{totals[outcome]:,}" for outcome in outcomes),
-            )
+    title = f"{destination}: {summary['sent']:,} rows sent in {summary['calls']:,} calls"
+    table = _table("audience", "added", "removed", *outcomes, title=title)
+    for audience, operations in sorted(summary.get("audiences", {}).items()):
+        totals = (
+            sum(counts.get(outcome, 0) for counts in operations.values()) for outcome in outcomes
+        )
         table.add_row(
-            destination, f"[dim]{summary['sent']:,} rows sent in {summary['calls']:,} calls[/]"
+            audience,
+            f"{operations.get('add', {}).get('confirmed', 0):,}",
+            f"{operations.get('remove', {}).get('confirmed', 0):,}",
+            *(f"{total:,}" for total in totals),
         )
     return table
 
