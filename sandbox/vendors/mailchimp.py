@@ -937,7 +937,7 @@ def _collection(
     request: Request,
     document: Callable[[Document], Document] | None = None,
 ) -> Reply:
-    """One page: count 10 by default, at most 1,000."""
+    """One page: count 10 by default, at most 1,000. Only three collections name their list."""
     count, offset = request.one("count", "10"), request.one("offset", "0")
     if not count.isdigit() or int(count) > 1000:
         raise _invalid("count", "This value should be 1000 or less.")
@@ -945,14 +945,13 @@ def _collection(
         raise _invalid("offset", "This value should be 0 or more.")
     chosen = rows[int(offset) : int(offset) + int(count)]
     shown = [document(row) if document else row for row in chosen]
-    return reply(
-        200,
-        {
-            name: [_trim(name, row, request) for row in shown],
-            "list_id": LIST_ID,
-            "total_items": len(rows),
-        },
-    )
+    body: Document = {
+        name: [_trim(name, row, request) for row in shown],
+        "total_items": len(rows),
+    }
+    if request.path.endswith(("/segments", "/merge-fields", f"{LIST_ID}/members")):
+        body["list_id"] = LIST_ID
+    return reply(200, body)
 
 
 def _trim(name: str, row: Document, request: Request) -> Document:
