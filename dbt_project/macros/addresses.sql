@@ -1,5 +1,5 @@
-{# An email address as identity compares it: trimmed and in lower case, no provider tricks.
-   Null where it cannot be an address. #}
+{# An email address as identity compares it: trimmed, in lower case, the domain in its ASCII form; no
+   provider tricks. Null where it cannot be an address. #}
 {% macro normalised_email(address) -%}
     {{ return(adapter.dispatch('normalised_email', 'kundenkreis')(address)) }}
 {%- endmacro %}
@@ -10,6 +10,19 @@
             and trim({{ address }}) not like '% %'
             and trim({{ address }}) not like '%@%@%'
             then lower(trim({{ address }}))
+    end
+{%- endmacro %}
+
+{% macro postgres__normalised_email(address) -%}
+    {%- set cleaned -%}
+        btrim(lower({{ address }}), E' \t\r\n\u00A0\u200B')
+    {%- endset -%}
+    case
+        when {{ cleaned }} !~ '^[^@[:space:]]+@[^@[:space:].]+([.][^@[:space:].]+)+$' then null
+        when {{ cleaned }} ~ '[^ -~]'
+            then split_part({{ cleaned }}, '@', 1)
+                || '@' || intermediate.ascii_domain(split_part({{ cleaned }}, '@', 2))
+        else {{ cleaned }}
     end
 {%- endmacro %}
 

@@ -11,15 +11,3 @@
 {% macro postgres__percent_bucket(text) -%}
     (mod(cast(cast('x' || substr({{ dbt.hash(text) }}, 1, 8) as bit(32)) as bigint), 10000) / 100.0)
 {%- endmacro %}
-
-
-{# A text as a SQL literal. #}
-{% macro sql_text(value) -%}
-    '{{ value | string | replace("'", "''") }}'
-{%- endmacro %}
-
-
-{# A list of texts as SQL literals in brackets; no text at all matches nothing. #}
-{% macro sql_texts(values) -%}
-    ({% for value in values %}{{ sql_text(value) }}{{ ', ' if not loop.last }}{% else %}null{% endfor %})
-{%- endmacro %}

@@ -85,7 +85,7 @@ relay_domains as (
     select domain from {{ ref('marketplace_relay_domains') }}
 ),
 
-addressed as (
+normalised as (
     select
         unioned.*,
         {{ normalised_email('unioned.email') }} as address
@@ -93,20 +93,29 @@ addressed as (
     where unioned.ordered_at < {{ as_of_end() }} or unioned.ordered_at is null
 ),
 
+-- A marketplace's relay address and a tester's address identify nobody.
+addressed as (
+    select
+        normalised.*,
+        address is not null
+        and {{ email_domain('address') }} not in {{ sql_texts(var('test_email_domains')) }}
+            as identifies_guest
+    from normalised
+),
+
 final as (
     select
         addressed.source_system,
         addressed.source,
         addressed.order_id,
-        -- Who the order belongs to: the account, else the guest behind the billing address. A
-        -- marketplace's relay address identifies nobody.
+        -- Who the order belongs to: the account, else the guest behind the billing address.
         case
             when addressed.customer_key is not null then 'customer'
-            when addressed.address is not null and relay_domains.domain is null then 'guest_order'
+            when addressed.identifies_guest and relay_domains.domain is null then 'guest_order'
         end as source_record_type,
         case
             when addressed.customer_key is not null then addressed.customer_key
-            when addressed.address is not null and relay_domains.domain is null
+            when addressed.identifies_guest and relay_domains.domain is null
                 then addressed.order_id
         end as source_id,
         addressed.email,
