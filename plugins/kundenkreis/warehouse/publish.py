@@ -55,6 +55,38 @@ where
 order by relation.relname, attribute.attnum
 """
 
+# Views of anybody's that stand on views of `marts`.
+_DEPENDENTS = """
+select distinct format('%%I.%%I', view_schema.nspname, view.relname)
+from pg_depend as dependency
+inner join pg_rewrite as rule on rule.oid = dependency.objid
+inner join pg_class as view on view.oid = rule.ev_class
+inner join pg_namespace as view_schema on view_schema.oid = view.relnamespace
+inner join pg_class as target on target.oid = dependency.refobjid
+inner join pg_namespace as target_schema on target_schema.oid = target.relnamespace
+where
+    dependency.classid = 'pg_rewrite'::regclass
+    and dependency.refclassid = 'pg_class'::regclass
+    and target_schema.nspname = 'marts'
+    and target.relname = any(%s)
+    and view.oid <> target.oid
+order by 1
+"""
+
+# A transaction that took its snapshot before the colour was built sees its new tables empty.
+# Sessions of other users show here only to a superuser or a member of pg_read_all_stats.
+_OLDER_SNAPSHOTS = """
+select count(*)
+from pg_stat_activity
+where
+    datname = current_database()
+    and pid <> pg_backend_pid()
+    and backend_type = 'client backend'
+    and backend_xmin is not null
+    and xact_start < %s
+"""
+_SNAPSHOT_WAIT_SECONDS = 60
+
 Columns = dict[str, dict[str, str]]
 
 
@@ -169,6 +201,10 @@ def publish(
     Doing it again for the same run and colour changes nothing and returns the same publication,
     so a task that died after its commit can be repeated.
 
+    Every READ COMMITTED statement sees the one night or the other. Transactions whose snapshot is
+    older than the build (REPEATABLE READ) would find the new tables empty, so they are waited for
+    up to a minute.
+
     Args:
         wait_minutes: how long to wait for readers that hold the views.
         allow_contract_change: permit columns of ``marts`` to be dropped, retyped or reordered.
@@ -177,7 +213,9 @@ def publish(
         WarehouseError: the colour is dirty, breaks the contract, or readers held on too long.
         Superseded: another run builds now.
     """
-    deadline = time.monotonic() + wait_minutes * 60
+    begun = time.monotonic()
+    deadline = begun + wait_minutes * 60
+    _wait_for_older_snapshots(dsn, begun + min(wait_minutes * 60, _SNAPSHOT_WAIT_SECONDS))
     while True:
         try:
             with connect(dsn, application_name="kundenkreis publish") as connection:
@@ -197,6 +235,16 @@ def publish(
                     "`publish`."
                 ) from None
             time.sleep(random.uniform(0.05, 0.4))  # noqa: S311 (jitter)
+
+
+def _wait_for_older_snapshots(dsn: str, deadline: float) -> None:
+    with connect(dsn, application_name="kundenkreis publish", autocommit=True) as connection:
+        row = connection.execute("select clock_timestamp()").fetchone()
+        while time.monotonic() < deadline:
+            waiting = connection.execute(_OLDER_SNAPSHOTS, row).fetchone()
+            if waiting == (0,):
+                return
+            time.sleep(0.1)
 
 
 def write_history(dsn: str, run_id: str, as_of_date: date, schema: str) -> None:
@@ -240,12 +288,12 @@ def _publish_once(
             + "; ".join(breaking)
             + ". If it is meant, run once with KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1."
         )
-    if breaking:
-        for name in views:
-            connection.execute(sql.SQL("drop view marts.{}").format(sql.Identifier(name)))
-        views = {}
-    for name, columns in tables.items():
-        connection.execute(_view(name, _ordered(columns, views.get(name, {})), schema))
+    for name in _drop_changed_views(connection, views, tables):
+        del views[name]
+    # A reader that joins views in another order than they are replaced here makes both wait for
+    # each other. Under steady load one fixed order may never get through; a new one each time does.
+    for name in random.sample(sorted(tables), len(tables)):
+        connection.execute(_view(name, _ordered(tables[name], views.get(name, {})), schema))
     row = connection.execute(
         "insert into history.publications (as_of_date, dag_run_id, schema_name, gate_results) "
         "values (%s, %s, %s, %s) returning publication_id",
@@ -290,6 +338,23 @@ def _contract_changes(views: Columns, tables: Columns) -> list[str]:
             elif new_type != data_type:
                 changes.append(f"{name}.{column} is {new_type}, was {data_type}")
     return changes
+
+
+def _drop_changed_views(
+    connection: psycopg.Connection, views: Columns, tables: Columns
+) -> list[str]:
+    """Drop the views that cannot be replaced in place; never what somebody built on them."""
+    changed = [name for name in views if _contract_changes({name: views[name]}, tables)]
+    dependents = [row[0] for row in connection.execute(_DEPENDENTS, (changed,))]
+    if dependents:
+        raise WarehouseError(
+            f"The contract of marts.{', marts.'.join(changed)} changes, but other views stand on "
+            f"it: {', '.join(dependents)}. Drop or change them, then clear `publish`; nothing is "
+            "dropped for you."
+        )
+    for name in changed:
+        connection.execute(sql.SQL("drop view marts.{}").format(sql.Identifier(name)))
+    return changed
 
 
 def _ordered(columns: Mapping[str, str], existing: Mapping[str, str]) -> list[str]:
@@ -382,12 +447,20 @@ def _blocking_sessions(dsn: str) -> str:
     with connect(dsn) as connection:
         rows = connection.execute(
             """
-            select distinct activity.pid, activity.usename, activity.application_name, activity.state
+            select distinct
+                activity.pid,
+                activity.usename,
+                activity.application_name,
+                activity.state
             from pg_locks as held
             inner join pg_class as relation on relation.oid = held.relation
             inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
             inner join pg_stat_activity as activity on activity.pid = held.pid
-            where namespace.nspname = 'marts' and held.pid <> pg_backend_pid()
+            where
+                namespace.nspname = 'marts'
+                and held.database = (select oid from pg_database where datname = current_database())
+                and held.granted
+                and held.pid <> pg_backend_pid()
             """
         ).fetchall()
     return ", ".join(f"pid {pid} ({user}, {name}, {state})" for pid, user, name, state in rows) or (
