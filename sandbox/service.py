@@ -173,7 +173,11 @@ class Sandbox:
         Raises:
             ValueError: an unknown tool, kind or address.
         """
-        tool = {"listmonk": self.listmonk, "mailchimp": self.mailchimp}.get(vendor)
+        tools: dict[str, Listmonk | Mailchimp] = {
+            "listmonk": self.listmonk,
+            "mailchimp": self.mailchimp,
+        }
+        tool = tools.get(vendor)
         if tool is None:
             raise ValueError("vendor must be listmonk or mailchimp")
         if kind not in ("unsubscribe", "bounce", "complaint", "confirm", "blocklist", "forget"):

@@ -25,6 +25,7 @@ ODDITIES = {
     "on_hold": 0.014,
     "cancelled": 0.03,
     "zero_value": 0.004,
+    "trashed": 0.002,
     "refunded_later": 0.065,
     "email_other_case": 0.06,
     "email_with_spaces": 0.015,
@@ -329,7 +330,7 @@ def _fate(rng: Random, order: Order) -> None:
     """Decide what becomes of an order: a list of (instant, status) and the refunds."""
     at = order.born
     level = rng.random()
-    for name in ("test", "failed", "pending", "on_hold", "cancelled", "zero_value"):
+    for name in ("test", "failed", "pending", "on_hold", "cancelled", "zero_value", "trashed"):
         level -= ODDITIES[name]
         if level < 0:
             _FATES[name](rng, order, at)
@@ -375,7 +376,14 @@ def _zero_value(rng: Random, order: Order, at: int) -> None:
     _fulfil(rng, order, at, refundable=False)
 
 
+def _trashed(rng: Random, order: Order, at: int) -> None:
+    """A mistake that somebody moved to the trash days later."""
+    _fulfil(rng, order, at, refundable=False)
+    order.statuses.append((at + 6 * DAY + rng.randrange(20 * DAY), "trash"))
+
+
 _FATES = {
+    "trashed": _trashed,
     "test": _test,
     "failed": _failed,
     "pending": _pending,

@@ -237,13 +237,10 @@ class HubSpot:
                 f"Received {len(query['inputs'])}"
             )
         ids = [str(item.get("id")) for item in query["inputs"]]
-        known = [self.records[kind][i] for i in dict.fromkeys(ids) if i in self.records[kind]]
+        rows = [self.records[kind].get(identity) for identity in dict.fromkeys(ids)]
+        known = [row for row in rows if row is not None and row.archived_at is None]
         missing = sorted(set(ids) - {row.id for row in known})
-        results = [
-            _document(kind, row, query.get("properties") or [], histories)
-            for row in known
-            if row.archived_at is None
-        ]
+        results = [_document(kind, row, query.get("properties") or [], histories) for row in known]
         return _batch(
             results,
             missing,

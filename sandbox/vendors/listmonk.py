@@ -164,7 +164,7 @@ class Listmonk:
             "lists": {},
         }
         self.subscribers[identity] = row
-        self._by_email[row["email"]] = identity
+        self._by_email[str(row["email"])] = identity
         self._keep(row)
         return row
 

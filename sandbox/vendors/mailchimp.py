@@ -338,13 +338,13 @@ class Mailchimp:
             for row in self.members.values()
             if (row["status"] == status if status else row["status"] != "archived")
         ]
-        for name, keep in (
-            ("since_last_changed", lambda at, bound: at >= bound),
-            ("before_last_changed", lambda at, bound: at <= bound),
-        ):
-            if request.one(name):
-                bound = _instant(name, request.one(name))
-                rows = [row for row in rows if keep(row["last_changed"], bound)]
+        since, before = request.one("since_last_changed"), request.one("before_last_changed")
+        if since:
+            earliest = _instant("since_last_changed", since)
+            rows = [row for row in rows if row["last_changed"] >= earliest]
+        if before:
+            latest = _instant("before_last_changed", before)
+            rows = [row for row in rows if row["last_changed"] <= latest]
         if request.one("sort_field") == "last_changed":
             descending = request.one("sort_dir", "ASC").upper() == "DESC"
             rows.sort(key=lambda row: (row["last_changed"], row["id"]), reverse=descending)
@@ -517,7 +517,9 @@ class Mailchimp:
             raise _invalid("members", "This value should not be blank.")
         if len(rows) > 500:
             raise _invalid("members", "This collection should contain 500 elements or less.")
-        created, updated, errors = [], [], []
+        created: list[Document] = []
+        updated: list[Document] = []
+        errors: list[Document] = []
         seen: set[str] = set()
         for row in rows:
             address = str(row.get("email_address", ""))

@@ -4,8 +4,8 @@ Imitated: GET orders, refunds, customers, products (each also by id, and refunds
 the index; pages with ``X-WP-Total``, ``X-WP-TotalPages`` and ``Link``; ``per_page`` up to 100
 (otherwise 400 ``rest_invalid_param``); ``modified_after``/``modified_before``/``after``/``before``
 with ``dates_are_gmt``; ``orderby``, ``order``, ``status``, ``include``, ``exclude``, ``customer``,
-``parent``, ``offset`` and ``_fields``. Customers have no modified filter and default to role
-customer, as in the real one. Over plain HTTP only OAuth 1.0a one-legged signatures are accepted
+``parent``, ``offset`` and ``_fields``; ``status=any``, the default, leaves out the trash. Customers
+have no modified filter and default to role customer, as in the real one. Over plain HTTP only OAuth 1.0a one-legged signatures are accepted
 (query keys and basic authentication are refused with 401); over HTTPS (here: a request that says
 ``X-Forwarded-Proto: https``) HTTP basic.
 
@@ -72,10 +72,11 @@ class WooCommerce:
         self._nonces: set[tuple[str, str]] = set()
         # The last selection, so that the pages of one listing are cut from one sorted list.
         self._selection: tuple[object, list[Row]] = (None, [])
+        self._sorted: dict[tuple[str, str], list[Row]] = {}
 
     def load(self, world: World) -> None:
         """Show another state of the shop."""
-        self._selection = (None, [])
+        self._selection, self._sorted = (None, []), {}
         self.collections = {
             "orders": [_order_row(world, order) for order in world.orders],
             "refunds": [
@@ -139,9 +140,18 @@ class WooCommerce:
             ),
         )
         if self._selection[0] != key:
-            rows = _filtered(self.collections[name], request, name, parent)
-            self._selection = (key, _ordered(rows, request, name))
+            rows = _filtered(self._ordered(request, name), request, name, parent)
+            descending = request.one("order", "asc" if name == "customers" else "desc") == "desc"
+            self._selection = (key, rows[::-1] if descending else rows)
         return self._selection[1]
+
+    def _ordered(self, request: Request, name: str) -> list[Row]:
+        """A whole collection in ascending order; sorted once per order."""
+        orderby = request.one("orderby", "name" if name == "customers" else "date")
+        if (name, orderby) not in self._sorted:
+            order = _SORT_KEYS.get(orderby, _SORT_KEYS["date"])
+            self._sorted[(name, orderby)] = sorted(self.collections[name], key=order)
+        return self._sorted[(name, orderby)]
 
     def _authenticate(self, request: Request) -> Reply | None:
         """None when the request is allowed (WC_REST_Authentication)."""
@@ -244,6 +254,9 @@ def _check(request: Request, name: str) -> dict[str, tuple[str, str]]:
     problems: dict[str, tuple[str, str]] = {}
     for parameter, highest in (("page", None), ("per_page", 100), ("offset", None)):
         _check_integer(problems, parameter, request.one(parameter, "1"), highest)
+    for parameter in ("include", "exclude", "parent", "customer"):
+        for value in request.many(parameter):
+            _check_integer(problems, parameter, value, None)
     _check_choices(problems, request, name)
     for parameter in ("after", "before", "modified_after", "modified_before"):
         value = request.one(parameter)
@@ -258,7 +271,7 @@ def _check(request: Request, name: str) -> dict[str, tuple[str, str]]:
 def _check_integer(
     problems: dict[str, tuple[str, str]], name: str, value: str, highest: int | None
 ) -> None:
-    lowest = 0 if name == "offset" else 1
+    lowest = 1 if name in ("page", "per_page") else 0
     if not re.fullmatch(r"-?\d+", value):
         problems[name] = ("rest_invalid_type", f"{name} is not of type integer.")
     elif highest and not lowest <= int(value) <= highest:
@@ -314,28 +327,41 @@ def _filtered(rows: list[Row], request: Request, name: str, parent: int | None) 
 
 
 def _tests(request: Request, name: str) -> list[Callable[[Row], bool]]:
-    tests: list[Callable[[Row], bool]] = []
-    if name != "customers":
-        tests += _date_tests(request)
-    include, exclude = (set(map(int, request.many(key))) for key in ("include", "exclude"))
+    if name == "customers":
+        return _id_tests(request) + _customer_tests(request)
+    tests = _id_tests(request) + _date_tests(request)
     statuses = set(request.many("status")) - {"any"}
-    parents = set(map(int, request.many("parent")))
-    role, email = request.one("role", "customer"), request.one("email")
+    if statuses and name != "refunds":
+        tests.append(lambda row: row.status in statuses)
+    elif name == "orders":
+        tests.append(lambda row: row.status != "trash")
+    customer = request.one("customer")
+    if name == "orders" and customer:
+        tests.append(lambda row: row.customer == int(customer))
+    return tests
+
+
+def _id_tests(request: Request) -> list[Callable[[Row], bool]]:
+    include, exclude, parents = (
+        set(map(int, request.many(name))) for name in ("include", "exclude", "parent")
+    )
+    tests: list[Callable[[Row], bool]] = []
     if include:
         tests.append(lambda row: row.id in include)
     if exclude:
         tests.append(lambda row: row.id not in exclude)
-    if statuses and name in ("orders", "products"):
-        tests.append(lambda row: row.status in statuses)
     if parents:
         tests.append(lambda row: row.parent in parents)
-    if name == "orders" and request.one("customer"):
-        tests.append(lambda row: row.customer == int(request.one("customer")))
-    if name == "customers":
-        if role != "all":
-            tests.append(lambda row: row.status == role)
-        if email:
-            tests.append(lambda row: row.email.lower() == email.lower())
+    return tests
+
+
+def _customer_tests(request: Request) -> list[Callable[[Row], bool]]:
+    role, email = request.one("role", "customer"), request.one("email").lower()
+    tests: list[Callable[[Row], bool]] = []
+    if role != "all":
+        tests.append(lambda row: row.status == role)
+    if email:
+        tests.append(lambda row: row.email.lower() == email)
     return tests
 
 
@@ -356,18 +382,13 @@ def _date_tests(request: Request) -> list[Callable[[Row], bool]]:
     return tests
 
 
-def _ordered(rows: list[Row], request: Request, name: str) -> list[Row]:
-    default = "name" if name == "customers" else "date"
-    orderby = request.one("orderby", default)
-    descending = request.one("order", "asc" if name == "customers" else "desc") == "desc"
-    keys: dict[str, Callable[[Row], Any]] = {
-        "id": lambda row: row.id,
-        "modified": lambda row: (row.modified, row.id),
-        "name": lambda row: (row.name, row.id),
-        "title": lambda row: (row.name, row.id),
-    }
-    by_date: Callable[[Row], Any] = lambda row: (row.created, row.id)  # noqa: E731
-    return sorted(rows, key=keys.get(orderby, by_date), reverse=descending)
+_SORT_KEYS: dict[str, Callable[[Row], Any]] = {
+    "id": lambda row: row.id,
+    "modified": lambda row: (row.modified, row.id),
+    "name": lambda row: (row.name, row.id),
+    "title": lambda row: (row.name, row.id),
+    "date": lambda row: (row.created, row.id),
+}
 
 
 def _links(request: Request, page: int, pages: int) -> str:

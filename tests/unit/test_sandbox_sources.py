@@ -108,7 +108,11 @@ def test_shop_refuses_a_wrong_signature_an_old_one_and_a_repeated_nonce(client: 
 
 def test_shop_pages_hold_every_order_once(client: Any, sandbox: Sandbox) -> None:
     rows = everything(client, "/orders", orderby="modified", order="asc")
-    assert sorted(row["id"] for row in rows) == sorted(sandbox.world.order_ids.values())
+    trash = everything(client, "/orders", status="trash")
+    ids = [row["id"] for row in rows + trash]
+    assert trash
+    assert "trash" not in {row["status"] for row in rows}
+    assert sorted(ids) == sorted(sandbox.world.order_ids.values())
     modified = [row["date_modified_gmt"] for row in rows]
     assert modified == sorted(modified)
     first = shop(client, "/orders", per_page=100)
@@ -138,6 +142,7 @@ def test_shop_limits_the_page_size(client: Any, size: int) -> None:
         ("/orders", {"status": "paid"}, "status"),
         ("/orders", {"modified_after": "yesterday"}, "modified_after"),
         ("/orders", {"page": "one"}, "page"),
+        ("/orders", {"include": "1,two"}, "include"),
     ],
 )
 def test_shop_refuses_parameters_outside_the_schema(
@@ -344,10 +349,11 @@ def test_crm_batch_read_gives_histories_newest_first_and_names_missing_ids(clien
     for history in histories:
         stamps = [fact["timestamp"] for fact in history]
         assert stamps == sorted(stamps, reverse=True)
-    body["inputs"] = [{"id": ids[0]}, {"id": "1"}]
+    deleted = listed(client, "contacts", limit=100, archived="true")[0]["id"]
+    body["inputs"] = [{"id": ids[0]}, {"id": deleted}, {"id": "1"}]
     answer = client.post(CRM + "/contacts/batch/read", json=body, headers=BEARER)
     assert answer.status_code == 207
-    assert answer.json()["errors"][0]["context"] == {"ids": ["1"]}
+    assert answer.json()["errors"][0]["context"] == {"ids": ["1", deleted]}
     assert len(answer.json()["results"]) == 1
 
 
