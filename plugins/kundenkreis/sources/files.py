@@ -201,9 +201,8 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
 
 def _unchanged(dataset: FileDataset, files: list[File], known: Mapping[str, Any]) -> bool:
     before = [(f["name"], f["hash"]) for f in known.get("files", []) if f["present"]]
-    return known.get("mapping") == _mapping_digest(dataset) and before == [
-        (file.name, file.content_hash) for file in files
-    ]
+    now = [(file.name, file.content_hash) for file in distinct(files)]
+    return known.get("mapping") == _mapping_digest(dataset) and before == now
 
 
 def _mapping_digest(dataset: FileDataset) -> str:
@@ -235,7 +234,7 @@ def _prepare(
         if file.name not in names and file.content_hash not in hashes
     ]
     files, tables = [], {}
-    for file in found:
+    for file in distinct(found):
         table, read, rejections = _read_file(dataset, file, run, Path(directory))
         counts.rejections.extend(rejections)
         counts.loaded(dataset.entity.value, 0)
@@ -337,7 +336,7 @@ def _remember_for_people(run: Run, dataset: FileDataset, files: list[File]) -> N
 
 
 def find_files(dataset: FileDataset, folder: Path) -> list[File]:
-    """The files of a dataset in declared order; of equal contents only the last one.
+    """The files of a dataset in declared order.
 
     Raises ConfigError when the path names an environment variable that is not set, DataError when
     there is no such file.
@@ -357,7 +356,11 @@ def find_files(dataset: FileDataset, folder: Path) -> list[File]:
             raise DataError(
                 f"{where}: there is no file {pattern}. Check KUNDENKREIS_DATA and path."
             )
-    ordered = in_declared_order(files, dataset.file_order)
+    return in_declared_order(files, dataset.file_order)
+
+
+def distinct(ordered: list[File]) -> list[File]:
+    """Of files with equal content only the last one: the same content is loaded once."""
     last = {file.content_hash: file for file in ordered}
     return [file for file in ordered if last[file.content_hash] is file]
 
