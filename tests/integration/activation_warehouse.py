@@ -14,7 +14,7 @@ from unittest import mock
 import psycopg
 
 from kundenkreis.destinations.base import Audience, Batch, Capabilities, Outcome, SubscriberState
-from kundenkreis.destinations.config import ListmonkSettings
+from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
 from kundenkreis.warehouse.connection import dbt_environment
 
 _MANIFESTS: dict[Path, Any] = {}
@@ -104,7 +104,8 @@ def write_marts(
         for person in people:
             for key in person.segments:
                 connection.execute(
-                    "insert into marts_blue.segment_members values (%s, %s, '2026-01-01', %s, %s, %s)",
+                    "insert into marts_blue.segment_members"
+                    " values (%s, %s, '2026-01-01', %s, %s, %s)",
                     (
                         key,
                         person.customer_id,
@@ -125,7 +126,8 @@ def write_marts(
                 ),
             )
             connection.execute(
-                "insert into marts_blue.customer_360 values (%s, %s, 'Champions', %s, '2026-02-03')",
+                "insert into marts_blue.customer_360"
+                " values (%s, %s, 'Champions', %s, '2026-02-03')",
                 (person.customer_id, person.stage, person.monetary),
             )
         for row in others:
@@ -137,7 +139,8 @@ def write_marts(
             )
         inserted = connection.execute(
             "insert into history.publications (as_of_date, dag_run_id, schema_name, published_at)"
-            " values ('2026-11-22', 'run', 'marts_blue', clock_timestamp()) returning publication_id"
+            " values ('2026-11-22', 'run', 'marts_blue', clock_timestamp())"
+            " returning publication_id"
         ).fetchone()
     assert inserted is not None
     return int(inserted[0])
@@ -187,6 +190,14 @@ def plan_of(dsn: str, publication_id: int) -> set[tuple[str, str | None, str | N
         )
 
 
+MEMORY = Capabilities(
+    batch_size={"upsert": 2, "add": 2, "remove": 2},
+    rows_per_call={"upsert": 2, "add": 2, "remove": 2},
+    membership="list",
+    rate_limit="none",
+)
+
+
 @dataclass
 class MemoryTool:
     """A tool that holds contacts and audiences in memory and counts what is written to it.
@@ -202,12 +213,7 @@ class MemoryTool:
     fail: list[Exception] = field(default_factory=list)
     written: list[tuple[str, str, str | None]] = field(default_factory=list)
     calls: int = 0
-    capabilities: Capabilities = Capabilities(
-        batch_size={"upsert": 2, "add": 2, "remove": 2},
-        rows_per_call={"upsert": 2, "add": 2, "remove": 2},
-        membership="list",
-        rate_limit="none",
-    )
+    capabilities: Capabilities = MEMORY
 
     def read_subscriber_states(
         self, our_audience_ids: frozenset[str]
@@ -259,3 +265,11 @@ class MemoryTool:
 def settings_for(**options: Any) -> Any:
     """The part of `Settings` that activation reads."""
     return SimpleNamespace(destinations={"listmonk": ListmonkSettings(**options)})
+
+
+SHOP_TOOLS: Any = SimpleNamespace(
+    destinations={
+        "listmonk": ListmonkSettings(create_contacts=True),
+        "mailchimp": MailchimpSettings(create_contacts=True),
+    }
+)

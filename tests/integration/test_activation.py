@@ -29,7 +29,7 @@ SILENT: Callable[[str], None] = lambda message: None  # noqa: E731
 
 @pytest.fixture
 def dsn(module_warehouse_dsn: str) -> str:
-    """One database for the module, emptied for every test: a parsed dbt project names its database."""
+    """One database for all tests, emptied for each: a parsed dbt project names its database."""
     empty_warehouse(module_warehouse_dsn)
     return module_warehouse_dsn
 

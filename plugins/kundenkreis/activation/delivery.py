@@ -24,6 +24,7 @@ from kundenkreis.activation.subscribers import OpenTool, refresh_states
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import (
+    CONTACT_EXISTS,
     AttributeType,
     AttributeValue,
     Batch,
@@ -151,9 +152,11 @@ class _Delivery:
     reader: psycopg.Connection
     writer: psycopg.Connection
     progress: Callable[[str], None]
+    tool_settings: Any
     withdrawn: frozenset[str] = frozenset()
     audience_ids: dict[str, str] = field(default_factory=dict)
     sent: int = 0
+    found_to_exist: bool = False
 
     @property
     def keys(self) -> dict[str, Any]:
@@ -202,7 +205,9 @@ def deliver(
         connect(dsn, application_name=f"kundenkreis plan {destination}") as reader,
         connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
-        job = _Delivery(destination, publication_id, run_id, tool, reader, writer, progress)
+        job = _Delivery(
+            destination, publication_id, run_id, tool, reader, writer, progress, tool_settings
+        )
         _lock(writer, destination)
         _require_current(writer, publication_id)
         sync_run_id = _begin(job)
@@ -282,6 +287,14 @@ def _send_everything(job: _Delivery) -> None:
         _require_current(job.writer, job.publication_id)
         job.writer.commit()
         _send_operation(job, operation)
+        if job.found_to_exist:
+            # Contacts we took for new (a create whose answer was lost, or somebody was faster):
+            # only their true state says whether they may join audiences now.
+            refresh_states(
+                job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
+            )
+            job.writer.commit()
+            job.found_to_exist = False
     job.writer.execute(
         "update activation.audiences set first_synced_publication_id = %s"
         " where destination = %s and audience = any(%s) and first_synced_publication_id is null",
@@ -387,6 +400,7 @@ def _settle_finished(
             continue
         reach("deliver.after_request")
         job.sent += len(package.batch.rows)
+        job.found_to_exist |= any(outcome.reason_code == CONTACT_EXISTS for outcome in outcomes)
         reach("deliver.before_settle")
         ledger.settle(job.writer, job.run_id, [*outcomes, *package.done_already])
         job.writer.commit()

@@ -41,18 +41,27 @@ where plan_rows.plan_row_id = any(%(plan_row_ids)s)
 
 _DOUBT = """
 insert into activation.delivered_state as known (
-    destination, audience, address, customer_id, segment, in_doubt, pending_attributes
+    destination, audience, address, customer_id, segment, in_doubt, pending_attributes,
+    creation_attempted_at
 )
 select
     plan_rows.destination, coalesce(plan_rows.audience, ''), plan_rows.address,
-    plan_rows.customer_id, plan_rows.segment, true, cast(plan_rows.attributes as jsonb)
+    plan_rows.customer_id, plan_rows.segment, true, cast(plan_rows.attributes as jsonb),
+    case
+        when plan_rows.operation = 'upsert' and subscriber_states.vendor_id is null then now()
+    end
 from activation.plan_rows
+left join activation.subscriber_states
+    on
+        subscriber_states.destination = plan_rows.destination
+        and subscriber_states.address = plan_rows.address
 where plan_rows.plan_row_id = any(%(plan_row_ids)s)
 on conflict (destination, audience, address) do update set
     customer_id = excluded.customer_id,
     segment = excluded.segment,
     was_in_doubt = known.in_doubt,
     in_doubt = true,
+    creation_attempted_at = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
     pending_attributes = case
         when known.in_doubt then known.pending_attributes || excluded.pending_attributes
         else excluded.pending_attributes
@@ -82,7 +91,6 @@ set
     payload_hash = plan_rows.payload_hash,
     in_doubt = false,
     was_in_doubt = false,
-    is_created_by_us = known.is_created_by_us or plan_rows.plan_row_id = any(%(created)s),
     confirmed_publication_id = plan_rows.publication_id,
     confirmed_at = clock_timestamp(),
     rejections = 0,

@@ -38,11 +38,11 @@ from (
     select distinct on (read_states.address)
         read_states.*,
         coalesce(
-            delivered_state.is_created_by_us
+            delivered_state.creation_attempted_at is not null
             and (
                 read_states.state_changed_at is null
                 or read_states.state_changed_at
-                < delivered_state.confirmed_at + interval '1 day'
+                < delivered_state.creation_attempted_at + interval '1 day'
             ),
             false
         ) as is_echo

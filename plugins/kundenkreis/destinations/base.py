@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-from kundenkreis.http import RefusedRequest, redact
+from kundenkreis.http import OutcomeUnknown, RefusedRequest, redact
 
+Created = TypeVar("Created")
 State = Literal[
     "subscribed", "unsubscribed", "bounced", "complained", "pending", "blocklisted", "archived"
 ]
@@ -29,6 +30,10 @@ SUPPRESSING_STATES: frozenset[str] = frozenset(
     {"unsubscribed", "bounced", "complained", "pending", "blocklisted", "archived"}
 )
 """States in which a contact is never written to. Leaving an audience stays allowed."""
+
+
+CONTACT_EXISTS = "contact_exists"
+"""Reason code of a refused creation: the tool got to know the contact in the meantime."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,20 @@ def deliver_isolating(
             return [rejected(rows[0].key, refused.code or f"http_{refused.status}")]
     middle = len(rows) // 2
     return [*deliver_isolating(rows[:middle], send), *deliver_isolating(rows[middle:], send)]
+
+
+def create_once(create: Callable[[], Created], find: Callable[[], Created | None]) -> Created:
+    """Create something a repeat would make twice: when no answer comes, look before repeating.
+
+    Raises `OutcomeUnknown` when three attempts neither answer nor leave anything behind.
+    """
+    for _ in range(2):
+        try:
+            return create()
+        except OutcomeUnknown:
+            if (found := find()) is not None:
+                return found
+    return create()
 
 
 def rejected(key: str, code: str, reason: str | None = None) -> Outcome:

@@ -48,7 +48,7 @@ class MailchimpSettings(DestinationSettings):
     connection: str = "mailchimp"
     list_id: str | None = Field(
         None,
-        description="Mailchimp's audience id; else the connection's extra list_id, else the only one.",
+        description="Mailchimp's audience id; else the connection's extra list_id or the only one.",
     )
     merge_tags: dict[str, str] = Field(
         default={}, description="Attribute to merge tag; by default derived from its name."

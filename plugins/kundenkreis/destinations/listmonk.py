@@ -45,6 +45,7 @@ import httpx
 
 from kundenkreis.connections import Connection
 from kundenkreis.destinations.base import (
+    CONTACT_EXISTS,
     AttributeType,
     Audience,
     Batch,
@@ -54,6 +55,7 @@ from kundenkreis.destinations.base import (
     Row,
     State,
     SubscriberState,
+    create_once,
     deliver_isolating,
     normalise_address,
     one_row_per_address,
@@ -180,9 +182,9 @@ class Listmonk:
         try:
             if row.vendor_id is None:
                 return self._create(row)
-            self._client.request(
-                "PATCH", f"/api/subscribers/{row.vendor_id}", json={"attribs": dict(row.attributes)}
-            )
+            path = f"/api/subscribers/{row.vendor_id}"
+            body = {"attribs": dict(row.attributes)}
+            self._data(self._client.request("PATCH", path, json=body))
         except RefusedRequest as refused:
             return rejected(row.key, refused.code or f"http_{refused.status}")
         return Outcome(row.key, "confirmed", vendor_id=row.vendor_id)
@@ -201,7 +203,7 @@ class Listmonk:
         }
         response = self._client.request("POST", "/api/subscribers", json=body, ok=(200, 201, 409))
         if response.status_code == 409:
-            return rejected(row.key, "contact_exists", "It appeared after the states were read.")
+            return rejected(row.key, CONTACT_EXISTS, "It appeared after the states were read.")
         created = self._data(response)
         return Outcome(row.key, "confirmed", vendor_id=str(created["id"]), created=True)
 
@@ -248,12 +250,17 @@ class Listmonk:
     def _ensure_list(self, name: str, known_id: str | None, description: str) -> Audience:
         if self._known_lists is None:
             self._known_lists = self._lists()
-        lists = self._known_lists
-        if any(str(entry["id"]) == known_id for entry in lists):
+        if any(str(entry["id"]) == known_id for entry in self._known_lists):
             return Audience(str(known_id), created=False)
-        same_name = [entry for entry in lists if entry["name"] == name]
-        if same_name:
-            return Audience(str(min(int(entry["id"]) for entry in same_name)), created=False)
+        if (same_name := _list_named(name, self._known_lists)) is not None:
+            return Audience(str(same_name["id"]), created=False)
+        created = create_once(
+            lambda: self._create_list(name, description), lambda: _list_named(name, self._lists())
+        )
+        self._known_lists.append(created)
+        return Audience(str(created["id"]), created=True)
+
+    def _create_list(self, name: str, description: str) -> dict[str, Any]:
         body = {
             "name": name,
             "type": "private",
@@ -261,11 +268,8 @@ class Listmonk:
             "tags": ["kundenkreis"],
             "description": description,
         }
-        # Not repeated blindly: a repeat after a lost answer would make a second list.
         response = self._client.request("POST", "/api/lists", json=body, idempotent=False)
-        created = self._data(response)
-        lists.append(created)
-        return Audience(str(created["id"]), created=True)
+        return dict(self._data(response))
 
     def _lists(self) -> list[dict[str, Any]]:
         return [entry for page in self._pages("/api/lists", {}) for entry in page]
@@ -320,6 +324,11 @@ class Listmonk:
                 "error inside, or with something that is not listmonk's."
             )
         return body["data"]
+
+
+def _list_named(name: str, lists: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The oldest list of a name; listmonk allows several."""
+    return min((e for e in lists if e["name"] == name), key=lambda e: int(e["id"]), default=None)
 
 
 def _status_on(subscriber: Mapping[str, Any], list_id: str) -> str | None:

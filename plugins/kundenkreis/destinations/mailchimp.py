@@ -37,12 +37,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
 
 from kundenkreis.connections import Connection
 from kundenkreis.destinations.base import (
+    CONTACT_EXISTS,
     AttributeType,
     AttributeValue,
     Audience,
@@ -53,6 +55,7 @@ from kundenkreis.destinations.base import (
     Row,
     State,
     SubscriberState,
+    create_once,
     deliver_isolating,
     normalise_address,
     one_row_per_address,
@@ -109,7 +112,7 @@ class Mailchimp:
             **client_options,
         )
         self._list: Mapping[str, Any] | None = None
-        self._merge_types: dict[str, str] | None = None
+        self._merge_tags: set[str] | None = None
         self._segments: list[dict[str, Any]] | None = None
 
     @property
@@ -147,35 +150,29 @@ class Mailchimp:
 
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         """The static segment of this id or name; created empty when it is missing."""
-        path = f"{self._list_path()}/segments"
         if self._segments is None:
-            fields = "segments.id,segments.name,segments.type,total_items"
-            params = {"type": "static", "fields": fields}
-            self._segments = [e for page in self._pages(path, "segments", params) for e in page]
-        segments = self._segments
-        if any(str(entry["id"]) == known_id for entry in segments):
+            self._segments = self._static_segments()
+        if any(str(entry["id"]) == known_id for entry in self._segments):
             return Audience(str(known_id), created=False)
-        same_name = [entry for entry in segments if entry["name"] == name]
-        if same_name:
-            return Audience(str(min(int(entry["id"]) for entry in same_name)), created=False)
-        # Not repeated blindly: a repeat after a lost answer would make a second segment.
-        created = self._client.post_json(
-            path, json={"name": name, "static_segment": []}, idempotent=False
+        if (same_name := _segment_named(name, self._segments)) is not None:
+            return Audience(str(same_name["id"]), created=False)
+        created = create_once(
+            lambda: self._create_segment(name),
+            lambda: _segment_named(name, self._static_segments()),
         )
-        audience = Audience(str(_field(created, "id", path)), created=True)
-        segments.append({"id": audience.vendor_id, "name": name})
-        return audience
+        self._segments.append(created)
+        return Audience(str(created["id"]), created=True)
 
     def ensure_attributes(self, types: Mapping[str, AttributeType]) -> None:
         """Create the merge fields that are missing. Those that exist keep their type."""
-        existing = self._merge_fields()
+        if self._merge_tags is None:
+            self._merge_tags = self._existing_merge_tags()
         for attribute, kind in sorted(types.items()):
             tag = self._tag(attribute)
-            if tag not in existing:
+            if tag not in self._merge_tags:
                 body = {"tag": tag, "name": _label(attribute), "type": kind, "public": False}
-                path = f"{self._list_path()}/merge-fields"
-                self._client.post_json(path, json=body, idempotent=False)
-                existing[tag] = kind
+                create_once(partial(self._create_merge_field, body), partial(self._find_tag, tag))
+                self._merge_tags.add(tag)
 
     def deliver(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch of up to 500 rows in one or two calls."""
@@ -247,7 +244,7 @@ class Mailchimp:
         }
         errors = {
             normalise_address(error.get("email_address") or ""): error
-            for error in answer.get("errors") or []
+            for error in _field(answer, "errors", path)
         }
         return [self._batch_outcome(row, done, errors, status) for row in rows]
 
@@ -265,6 +262,8 @@ class Mailchimp:
         if error is None:
             return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
         code = str(error.get("error_code") or "ERROR_GENERIC")
+        if code == "ERROR_CONTACT_EXISTS":
+            return rejected(row.key, CONTACT_EXISTS, "It appeared after the states were read.")
         field = f" ({error['field']})" if error.get("field") else ""
         return rejected(row.key, code, f"{error.get('error') or 'refused'}{field}")
 
@@ -288,7 +287,7 @@ class Mailchimp:
         }
         errors = {
             normalise_address(address): str(error.get("error") or "refused")
-            for error in answer.get("errors") or []
+            for error in _field(answer, "errors", path)
             for address in error.get("email_addresses") or []
         }
         open_rows = [row for row in rows if normalise_address(row.address) not in done]
@@ -311,15 +310,30 @@ class Mailchimp:
         digest = hashlib.sha256(attribute.encode()).hexdigest()[:3].upper()
         return f"{tag[:7].rstrip('_')}{digest}"
 
-    def _merge_fields(self) -> dict[str, str]:
-        if self._merge_types is None:
-            path = f"{self._list_path()}/merge-fields"
-            self._merge_types = {
-                str(field["tag"]): str(field["type"])
-                for page in self._pages(path, "merge_fields", {})
-                for field in page
-            }
-        return self._merge_types
+    def _existing_merge_tags(self) -> set[str]:
+        path = f"{self._list_path()}/merge-fields"
+        pages = self._pages(path, "merge_fields", {})
+        return {str(field["tag"]) for page in pages for field in page}
+
+    def _find_tag(self, tag: str) -> str | None:
+        return tag if tag in self._existing_merge_tags() else None
+
+    def _create_merge_field(self, body: Mapping[str, Any]) -> str:
+        path = f"{self._list_path()}/merge-fields"
+        created = self._client.post_json(path, json=body, idempotent=False)
+        return str(_field(created, "tag", path))
+
+    def _static_segments(self) -> list[dict[str, Any]]:
+        fields = "segments.id,segments.name,segments.type,total_items"
+        params = {"type": "static", "fields": fields}
+        pages = self._pages(f"{self._list_path()}/segments", "segments", params)
+        return [entry for page in pages for entry in page]
+
+    def _create_segment(self, name: str) -> dict[str, Any]:
+        path = f"{self._list_path()}/segments"
+        body = {"name": name, "static_segment": []}
+        created = self._client.post_json(path, json=body, idempotent=False)
+        return {"id": _field(created, "id", path), "name": name}
 
     def _audience_list(self) -> Mapping[str, Any]:
         """The Mailchimp audience in use; the only one when none is configured."""
@@ -352,6 +366,11 @@ class Mailchimp:
                 yield items
             if not items or offset >= int(data.get("total_items") or 0):
                 return
+
+
+def _segment_named(name: str, segments: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The oldest segment of a name."""
+    return min((e for e in segments if e["name"] == name), key=lambda e: int(e["id"]), default=None)
 
 
 def _membership_outcome(

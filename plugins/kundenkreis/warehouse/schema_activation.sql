@@ -72,7 +72,7 @@ create table if not exists activation.delivered_state (
     payload_hash text,
     in_doubt boolean not null default false,
     was_in_doubt boolean not null default false,  -- before the attempt under way
-    is_created_by_us boolean not null default false,
+    creation_attempted_at timestamptz,  -- we may have created the contact: its opt-in is our echo
     confirmed_publication_id bigint,
     confirmed_at timestamptz,
     rejections integer not null default 0,
