@@ -186,8 +186,9 @@ def serve(
         lifespan="on",
         timeout_keep_alive=75,
     )
-    listener = _listen(port, home / "ready.json")
+    listener = _listen(port, sandbox.store.meta("port"))
     bound = int(listener.getsockname()[1])
+    sandbox.store.set_meta("port", bound)
     named = {key: json.dumps(value) for key, value in connections(bound).items()}
     ready = {
         "port": bound,
@@ -208,12 +209,10 @@ def serve(
     sandbox.store.close()
 
 
-def _listen(port: int, ready: Path) -> socket.socket:
+def _listen(port: int, last: int | None) -> socket.socket:
     """A listening socket; where any port will do, the one of the last time when it is free, so
     that connections written down before a restart stay valid."""
-    candidates = [port]
-    if port == 0 and ready.exists():
-        candidates.insert(0, int(json.loads(ready.read_text(encoding="utf-8"))["port"]))
+    candidates = [last, 0] if port == 0 and last else [port]
     for candidate in candidates:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

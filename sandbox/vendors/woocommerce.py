@@ -5,9 +5,9 @@ the index; pages with ``X-WP-Total``, ``X-WP-TotalPages`` and ``Link``; ``per_pa
 (otherwise 400 ``rest_invalid_param``); ``modified_after``/``modified_before``/``after``/``before``
 with ``dates_are_gmt``; ``orderby``, ``order``, ``status``, ``include``, ``exclude``, ``customer``,
 ``parent``, ``offset`` and ``_fields``; ``status=any``, the default, leaves out the trash. Customers
-have no modified filter and default to role customer, as in the real one. Over plain HTTP only OAuth 1.0a one-legged signatures are accepted
-(query keys and basic authentication are refused with 401); over HTTPS (here: a request that says
-``X-Forwarded-Proto: https``) HTTP basic.
+have no modified filter and default to role customer, as in the real one. Over plain HTTP only
+OAuth 1.0a one-legged signatures are accepted (query keys and basic authentication are refused with
+401); over HTTPS (here: a request that says ``X-Forwarded-Proto: https``) HTTP basic.
 
 Source: the route index of a running WooCommerce 9.4 and its authentication class.
 """
