@@ -232,6 +232,35 @@ def test_a_backfill_is_not_compared_with_the_publication(
     assert "marts.segment_members.size_drift" not in run.results
 
 
+@pytest.mark.parametrize("schemas", [("raw_files",), ("raw_files", "raw_hubspot"), ()])
+def test_reconciliation_reads_whichever_sources_there_are(
+    warehouse_dsn: str, tmp_path: Path, schemas: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing.land(warehouse_dsn)
+    marts.build(warehouse_dsn)
+    landing.execute(
+        warehouse_dsn,
+        *(
+            f"drop schema {schema} cascade"
+            for schema in ("raw_woocommerce", "raw_hubspot", "raw_files")
+            if schema not in schemas
+        ),
+    )
+    enabled = "".join(f"{schema.removeprefix('raw_')}: {{}}\n" for schema in schemas)
+    (tmp_path / "config").mkdir()
+    settings = landing.settings(tmp_path / "config", enabled or "{}")
+    run = gate_runs.run(
+        "marts", settings, warehouse_dsn, "run", monkeypatch, marts_schema=marts.SCHEMA
+    )
+    assert {key for key, row in run.results.items() if row["raised"]} == set()
+    # The shop's orders have no raw rows any more; the till's reconcile.
+    expected = {"marts.orders.reconcile_with_raw"} if schemas else set()
+    assert run.failed() == expected
+    if schemas:
+        observed = run.results["marts.orders.reconcile_with_raw"]["observed"]
+        assert observed == "woocommerce: 0 missing, 500 unknown of 500 orders"
+
+
 def test_results_are_complete(runs: dict[str, GateRun]) -> None:
     for run in runs.values():
         for row in run.results.values():

@@ -18,6 +18,14 @@ Columns = Mapping[tuple[str, str], frozenset[str]]
 
 
 @dataclass(frozen=True)
+class Extracted:
+    """What an extract task says it did: rows loaded into all its tables, and rows rejected."""
+
+    rows: int
+    rejected: int
+
+
+@dataclass(frozen=True)
 class LandingFacts:
     """What the gate ``landing`` is built from.
 
@@ -27,7 +35,7 @@ class LandingFacts:
         latest_event: the latest moment an event may carry; see `_latest_event`.
         columns: per (schema, table) that exists, its columns.
         volumes: per expectation id, the row counts of earlier runs, newest first.
-        rows_read: per source, the rows this run extracted; a source is missing when unknown.
+        extracted: per source, what its extract task of this run says; missing when unknown.
     """
 
     run_id: str
@@ -35,7 +43,7 @@ class LandingFacts:
     latest_event: datetime
     columns: Columns
     volumes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    rows_read: Mapping[str, int] = field(default_factory=dict)
+    extracted: Mapping[str, Extracted] = field(default_factory=dict)
 
     def exists(self, schema: str, table: str) -> bool:
         """Whether the table is there and may be read."""
@@ -83,7 +91,7 @@ def landing_facts(
         latest_event=_latest_event(connection, columns, schemas, as_of, settings),
         columns=columns,
         volumes=_volumes(connection, run_id),
-        rows_read=_rows_read(connection, run_id, list(settings.sources)),
+        extracted=_extracted(connection, run_id, list(settings.sources)),
     )
 
 
@@ -186,23 +194,26 @@ def _volumes(connection: psycopg.Connection, run_id: str) -> dict[str, list[int]
     return volumes
 
 
-def _rows_read(connection: psycopg.Connection, run_id: str, sources: list[str]) -> dict[str, int]:
-    """Rows per source that this run's extract tasks say they loaded."""
+def _extracted(
+    connection: psycopg.Connection, run_id: str, sources: list[str]
+) -> dict[str, Extracted]:
+    """The summaries of this run's extract tasks, which a repeated attempt replaces."""
     rows = connection.execute(
         """
         select
-            summary ->> 'source' as source,
-            sum((
-                select coalesce(sum(entry.value::numeric), 0)
+            summary ->> 'source',
+            (
+                select coalesce(sum(entry.value::numeric), 0)::bigint
                 from jsonb_each_text(summary -> 'tables') as entry
                 where entry.value ~ '^[0-9]+$'
-            ))::bigint as rows_read
+            ),
+            (summary ->> 'rejected')::numeric::bigint
         from operations.task_results
         where run_id = %s
             and summary ->> 'source' = any(%s)
             and jsonb_typeof(summary -> 'tables') = 'object'
-        group by summary ->> 'source'
+            and jsonb_typeof(summary -> 'rejected') = 'number'
         """,
         (run_id, sources),
     ).fetchall()
-    return {source: int(count) for source, count in rows}
+    return {source: Extracted(rows_read, rejected) for source, rows_read, rejected in rows}

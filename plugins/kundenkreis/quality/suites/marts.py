@@ -92,10 +92,20 @@ _SUFFICIENT_EVIDENCE = {
     "existing_customer": ("double", "single", "existing_customer"),
 }
 
-_REBUILD = (
-    "Nothing was published. Correct the cause, then run the night again: it builds this schema "
-    "afresh."
-)
+# The model to look at when a mart is wrong.
+_MODELS: Mapping[str, str] = {
+    "customers": "int_customer_profiles",
+    "customer_source_ids": "int_customer_identities",
+    "contactability": "int_contactability",
+    "orders": "int_orders",
+    "customer_rfm": "int_rfm_values and customer_rfm",
+    "history_rfm_cutoffs": "int_rfm_cutoffs",
+    "lifecycle_intervals": "int_lifecycle_schedule",
+    "lifecycle_projections": "int_lifecycle_schedule",
+    "segment_members": "segment_members",
+    "customer_360": "customer_360",
+}
+_REBUILD = "Then run the night again: it builds this schema afresh."
 
 
 def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
@@ -126,7 +136,7 @@ def _rule(
     description: str,
     rows: str,
     *,
-    action: str = _REBUILD,
+    action: str | None = None,
     limit: str = "no row",
     severity: Severity = "critical",
     measure: str | None = None,
@@ -139,11 +149,16 @@ def _rule(
             severity=severity,
             description=description,
             limit=limit,
-            action=action,
+            action=action or _look_at(table, severity),
             find_rows=rows,
             measure=measure,
         )
     )
+
+
+def _look_at(table: str, severity: Severity) -> str:
+    rebuild = f" {_REBUILD}" if severity == "critical" else ""
+    return f"Look at the model {_MODELS[table]} with these rows.{rebuild}"
 
 
 # ------------------------------------------------------------------------------- catalogue
@@ -305,12 +320,14 @@ def _raw_people(settings: Settings, facts: MartsFacts) -> str:
         )
     if facts.exists("raw_hubspot", "contacts", "id", "createdate", "archived"):
         queries.append(
-            "select 'hubspot', 'contact', id::text from raw_hubspot.contacts "
+            "select 'hubspot' as source, 'contact' as source_record_type, "
+            "id::text as source_id from raw_hubspot.contacts "
             f"where (createdate < {end} or createdate is null) and archived is not true"
         )
     if facts.exists("raw_files", "customers", "customer_key", "created_at"):
         queries.append(
-            "select source_name, 'customer', customer_key from raw_files.customers "
+            "select source_name as source, 'customer' as source_record_type, "
+            "customer_key::text as source_id from raw_files.customers "
             f"where created_at < {end} or created_at is null"
         )
     return " union all ".join(queries)
@@ -504,16 +521,18 @@ def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
     if facts.exists("raw_files", "order_lines", "order_key", "line_amount"):
         queries.append(
             """
-                select source_name, order_key::text, sum(line_amount), max(currency),
-                    null::numeric, min(ordered_at)
+                select source_name as source, order_key::text as order_id,
+                    sum(line_amount) as own_revenue, max(currency) as currency,
+                    null::numeric as exchange_rate, min(ordered_at) as ordered_at
                 from raw_files.order_lines group by source_name, order_key
             """
         )
     if facts.exists("raw_files", "orders", "order_key", "total_amount"):
         queries.append(
             """
-                select source_name, order_key::text, total_amount, currency,
-                    null::numeric, ordered_at
+                select source_name as source, order_key::text as order_id,
+                    total_amount as own_revenue, currency, null::numeric as exchange_rate,
+                    ordered_at
                 from raw_files.orders
             """
         )
@@ -714,7 +733,7 @@ def _lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]
             severity="critical",
             description="Every interval has one of the stages of the model.",
             limit=", ".join(STAGES),
-            action=_REBUILD,
+            action=f"Look at the model {_MODELS['lifecycle_intervals']}. {_REBUILD}",
             find_rows=f"select stage, count(*) from {table} "
             f"where stage not in ({literals(STAGES)}) group by stage",
         ),
