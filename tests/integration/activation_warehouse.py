@@ -152,8 +152,9 @@ def build_plan(
     target: Path,
     segments: Sequence[Mapping[str, Any]] = (CHAMPIONS,),
     destinations: Sequence[str] = ("listmonk",),
+    command: str = "run",
 ) -> None:
-    """Run the dbt models of the plan."""
+    """Run the dbt models of the plan; with command ``build`` their tests and unit tests too."""
     from dbt.cli.main import dbtRunner
 
     values = {
@@ -173,7 +174,7 @@ def build_plan(
         if target not in _MANIFESTS:
             _MANIFESTS[target] = dbtRunner().invoke(["parse", *arguments]).result
         result = dbtRunner(manifest=_MANIFESTS[target]).invoke(
-            ["run", "--select", "tag:plan", *arguments]
+            [command, "--select", "tag:plan", *arguments]
         )
     assert result.success, result.exception or [r.message for r in result.result]
 

@@ -483,3 +483,10 @@ def test_a_contact_deleted_in_the_tool_is_forgotten_but_its_withdrawal_is_not(
     assert night.query("select address, state, vendor_id from activation.subscriber_states") == [
         ("bert@shop.de", "unsubscribed", None)
     ]
+
+
+def test_the_dbt_tests_and_unit_tests_of_the_plan_pass(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    publication = night.plan([person("anna"), person("bert", contactable=False)])
+
+    build_plan(dsn, publication, target, command="build")
