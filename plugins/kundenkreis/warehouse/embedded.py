@@ -22,11 +22,13 @@ from pathlib import Path
 import psycopg
 
 from kundenkreis.errors import WarehouseError
+from kundenkreis.redaction import first_lines
 from kundenkreis.settings import home
 
 SUPERUSER = "kundenkreis"
 SERVER_USER_FOR_ROOT = "pgserver"
 DATABASES = ("warehouse", "airflow")
+_ANSWER_SECONDS = 60.0
 
 # Batch work on one machine: large sorts in memory, few checkpoints, no replication. Durability
 # (fsync, synchronous_commit) stays on, because the delivery ledger relies on it.
@@ -74,7 +76,7 @@ class EmbeddedServer:
     def port(self) -> int:
         """The remembered port; 0 where the server was never started."""
         file = self.directory / "port"
-        return int(file.read_text()) if file.exists() else 0
+        return int(file.read_text() or 0) if file.exists() else 0
 
     @property
     def password(self) -> str:
@@ -114,9 +116,9 @@ def start(server: EmbeddedServer | None = None, **settings: str) -> EmbeddedServ
     server = server or default_server()
     server.directory.mkdir(parents=True, exist_ok=True)
     with _starting_lock(server):
-        if server.is_running():
+        if server.is_running() or _answers_at_last(server):
             return server
-        if not (server.data / "PG_VERSION").exists():
+        if not server.data.exists():
             _initialise(server)
         _remember_free_port(server)
         _start_server(server, {**SERVER_SETTINGS, **settings})
@@ -125,12 +127,52 @@ def start(server: EmbeddedServer | None = None, **settings: str) -> EmbeddedServ
 
 
 def stop(server: EmbeddedServer | None = None) -> bool:
-    """Stop the server; open sessions are ended. Returns False when it was not running."""
+    """Stop the server; open sessions are ended. Returns False when it was not running.
+
+    Raises:
+        WarehouseError: it did not stop; the message says why.
+    """
     server = server or default_server()
     if not (server.data / "postmaster.pid").exists():
         return False
     result = _run(server, "pg_ctl", "-D", str(server.data), "-m", "fast", "-w", "stop")
+    if result.returncode and _process_lives(server):
+        raise WarehouseError(
+            f"The embedded PostgreSQL in {server.data} did not stop: {first_lines(result.stdout)}"
+        )
     return result.returncode == 0
+
+
+def _answers_at_last(server: EmbeddedServer) -> bool:
+    """Wait for a server that is up but does not answer yet; False when there is none.
+
+    Without this, one that recovers from a crash or has no connection left would be taken for dead,
+    and its remembered port would be given away while it still holds the data directory.
+
+    Raises:
+        WarehouseError: it is up but does not take connections.
+    """
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while _process_lives(server) and server.port and not _is_free(server.port):
+        if server.is_running():
+            return True
+        if time.monotonic() > deadline:
+            raise WarehouseError(
+                f"The embedded PostgreSQL runs on port {server.port} but takes no connection. Its "
+                f"log is {server.log}. End sessions, or run `kundenkreis warehouse stop`."
+            )
+        time.sleep(0.2)
+    return False
+
+
+def _process_lives(server: EmbeddedServer) -> bool:
+    try:
+        os.kill(int((server.data / "postmaster.pid").read_text().split()[0]), 0)
+    except PermissionError:
+        return True  # another user's, which shows that it is there
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 def _initialise(server: EmbeddedServer) -> None:
@@ -138,29 +180,30 @@ def _initialise(server: EmbeddedServer) -> None:
     if not password_file.exists():
         password_file.touch(mode=0o600)
         password_file.write_text(secrets.token_urlsafe(24) + "\n")
-    if server.data.exists():
-        shutil.rmtree(server.data)  # a creation that was interrupted: there is no PG_VERSION in it
-    server.data.mkdir(mode=0o700)
+    # Made beside its place and moved there when it is whole: an interrupted creation leaves nothing
+    # that looks like a server.
+    data = server.directory / "data.new"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(mode=0o700)
     readable_password = server.directory / "initial_password"
     readable_password.touch(mode=0o600)
     readable_password.write_text(password_file.read_text())
     if os.geteuid() == 0:
-        _give_to_server_user(server, readable_password)
+        _give_to_server_user(server, data, readable_password)
     try:
         result = _run(
             server,
-            *("initdb", "-D", str(server.data), "-U", SUPERUSER, "--encoding=UTF8"),
+            *("initdb", "-D", str(data), "-U", SUPERUSER, "--encoding=UTF8"),
             *("--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={readable_password}"),
         )
     finally:
         readable_password.unlink()
     if result.returncode:
-        raise WarehouseError(
-            f"PostgreSQL's initdb failed in {server.data}: {result.stderr.strip()}"
-        )
+        raise WarehouseError(f"PostgreSQL's initdb failed in {data}: {result.stderr.strip()}")
+    data.rename(server.data)
 
 
-def _give_to_server_user(server: EmbeddedServer, password_file: Path) -> None:
+def _give_to_server_user(server: EmbeddedServer, *paths: Path) -> None:
     import pwd
 
     try:
@@ -172,7 +215,7 @@ def _give_to_server_user(server: EmbeddedServer, password_file: Path) -> None:
             capture_output=True,
         )
         entry = pwd.getpwnam(SERVER_USER_FOR_ROOT)
-    for path in (server.data, password_file):
+    for path in paths:
         os.chown(path, entry.pw_uid, entry.pw_gid)
     for folder in (server.directory, *server.directory.resolve().parents, *_binaries().parents):
         mode = folder.stat().st_mode
