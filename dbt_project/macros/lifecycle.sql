@@ -52,3 +52,12 @@
         - greatest({{ values[4] }}, {{ low }}, {{ high }})
     {%- endif -%}
 {%- endmacro %}
+
+
+{# Columns gap_1 .. gap_N: this row's gap and those of the rows before it, newest first. #}
+{% macro last_gaps(column, count, over) -%}
+    {%- for position in range(count) %}
+        lag({{ column }}, {{ position }}) over {{ over }} as gap_{{ position + 1 }}
+        {{- ',' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}

@@ -4,7 +4,7 @@
 {%- endmacro %}
 
 
-{# A list of texts as SQL literals in brackets. Without any, , which nothing equals. #}
+{# A list of texts as SQL literals in brackets. Without any it is (none), which nothing equals. #}
 {% macro sql_texts(values) -%}
     ({% for value in values %}{{ sql_text(value) }}{{ ', ' if not loop.last }}{% else %}'(none)'{% endfor %})
 {%- endmacro %}

@@ -10,3 +10,39 @@
         {%- endfor %}
     )
 {%- endmacro %}
+
+
+{# The dimensions of RFM, and the quantiles that are their cut points. #}
+{% macro rfm_dimensions() -%}
+    {{ return(['recency_days', 'frequency', 'monetary']) }}
+{%- endmacro %}
+
+{% macro rfm_quantiles() -%}
+    {{ return([0.2, 0.4, 0.6, 0.8]) }}
+{%- endmacro %}
+
+
+{# Columns <dimension>_1 .. <dimension>_4: the quantiles of a relation with the dimensions. #}
+{% macro rfm_measured_cutoffs() -%}
+    {%- for dimension in rfm_dimensions() -%}
+        {%- set outer_loop = loop -%}
+        {%- for quantile in rfm_quantiles() %}
+        percentile_disc({{ quantile }}) within group (order by {{ dimension }})
+            as {{ dimension }}_{{ loop.index }}
+        {{- ',' if not (loop.last and outer_loop.last) }}
+        {%- endfor -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{# The same columns out of one row per dimension and quantile. #}
+{% macro rfm_cutoffs_in_a_row() -%}
+    {%- for dimension in rfm_dimensions() -%}
+        {%- set outer_loop = loop -%}
+        {%- for quantile in rfm_quantiles() %}
+        max(case when dimension = '{{ dimension }}' and quantile = {{ quantile }} then cutoff end)
+            as {{ dimension }}_{{ loop.index }}
+        {{- ',' if not (loop.last and outer_loop.last) }}
+        {%- endfor -%}
+    {%- endfor -%}
+{%- endmacro %}

@@ -1,5 +1,5 @@
--- From the day a customer is known, exactly one stage holds on every day: each interval begins where
--- the one before ends, the first on first_seen_on, only the last is open, neighbours differ.
+-- From the day a customer is known, exactly one stage holds on every day: each interval begins
+-- where the one before ends, the first on first_seen_on, only the last is open, neighbours differ.
 {{ config(tags=['transform']) }}
 
 with

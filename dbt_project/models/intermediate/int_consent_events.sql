@@ -33,6 +33,10 @@
         ordered_at as occurred_at
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
 {%- endset -%}
+{%- if source_is_enabled('hubspot') -%}
+{%- set hubspot_contacts = ref('stg_hubspot__contacts') -%}
+{%- set hubspot_changes = ref('stg_hubspot__contact_property_history') -%}
+{%- endif -%}
 {%- set hubspot_history -%}
     select
         'hubspot' as source,
@@ -49,12 +53,12 @@
                 then 'pending'
         end as evidence,
         changes.changed_at as occurred_at
-    from {{ ref('stg_hubspot__contact_property_history') if source_is_enabled('hubspot') }} as changes
-    inner join {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
+    from {{ hubspot_changes }} as changes
+    inner join {{ hubspot_contacts }} as contacts
         on changes.contact_row_id = contacts.contact_row_id
     where changes.property in ('hs_email_optout', 'hs_emailconfirmationstatus')
 {%- endset -%}
-{#- An opt-out without a dated change stands from the contact's last change: the latest it can be. -#}
+{#- An undated opt-out stands from the contact's last change, the latest it can be. -#}
 {%- set hubspot_optouts -%}
     select
         'hubspot' as source,
@@ -62,8 +66,8 @@
         'email' as channel,
         'withdrawn' as evidence,
         contacts.modified_at as occurred_at
-    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
-    left join {{ ref('stg_hubspot__contact_property_history') if source_is_enabled('hubspot') }} as changes
+    from {{ hubspot_contacts }} as contacts
+    left join {{ hubspot_changes }} as changes
         on
             contacts.contact_row_id = changes.contact_row_id
             and changes.property = 'hs_email_optout'

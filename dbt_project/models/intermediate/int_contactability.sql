@@ -18,7 +18,9 @@ events as (
 
 -- One row per address and channel: email always, another channel where something is known of it.
 channels as (
-    select address, 'email' as channel
+    select
+        address,
+        'email' as channel
     from addresses
     union
     select distinct
@@ -37,8 +39,9 @@ address_facts as (
         max(case when evidence = 'pending' then occurred_at end) as pending_at,
         max(case when evidence = 'bounced' then occurred_at end) as bounced_at,
         {{ any_true("evidence = 'bounced' and occurred_at is null") }} as has_undated_bounce,
-        {{ any_true("evidence in ('double', 'single', 'existing_customer') and occurred_at is null") }}
-            as has_undated_consent
+        {{ any_true(
+            "evidence in ('double', 'single', 'existing_customer') and occurred_at is null"
+        ) }} as has_undated_consent
     from events
     group by address, channel
 ),
@@ -85,21 +88,23 @@ facts as (
             address_facts.pending_at
         ) as evidence_at,
         -- Only a confirmed opt-in of this address that is newer lifts what speaks against it.
-        coalesce(person_facts.has_undated_complaint, false)
-        or coalesce(
-            person_facts.complained_at >= coalesce(address_facts.double_at, person_facts.complained_at),
+        {%- for owner, verdict, undated in [
+            ('person_facts', 'complained', 'has_undated_complaint'),
+            ('person_facts', 'withdrawn', 'has_undated_withdrawal'),
+            ('address_facts', 'bounced', 'has_undated_bounce'),
+        ] %}
+        coalesce(
+            {{ owner }}.{{ undated }}
+            or (
+                {{ owner }}.{{ verdict }}_at is not null
+                and (
+                    address_facts.double_at is null
+                    or address_facts.double_at <= {{ owner }}.{{ verdict }}_at
+                )
+            ),
             false
-        ) as is_complained,
-        coalesce(person_facts.has_undated_withdrawal, false)
-        or coalesce(
-            person_facts.withdrawn_at >= coalesce(address_facts.double_at, person_facts.withdrawn_at),
-            false
-        ) as is_withdrawn,
-        coalesce(address_facts.has_undated_bounce, false)
-        or coalesce(
-            address_facts.bounced_at >= coalesce(address_facts.double_at, address_facts.bounced_at),
-            false
-        ) as is_bounced,
+        ) as is_{{ verdict }},
+        {%- endfor %}
         person_facts.complained_at,
         person_facts.withdrawn_at,
         address_facts.bounced_at
@@ -114,7 +119,7 @@ facts as (
 
 judged as (
     select
-        facts.*,
+        *,
         case
             when is_relay_address then 'marketplace_relay'
             when is_test_address then 'test_address'
@@ -135,7 +140,7 @@ judged as (
 
 ranked as (
     select
-        judged.*,
+        *,
         row_number() over (
             partition by customer_id, channel
             order by

@@ -53,7 +53,8 @@ kept as (
         component,
         customer_id,
         row_number() over (
-            partition by component order by assigned_on asc, known_on asc nulls last, customer_id asc
+            partition by component
+            order by assigned_on asc, known_on asc nulls last, customer_id asc
         ) as age_rank
     from granted
     where claim_rank = 1

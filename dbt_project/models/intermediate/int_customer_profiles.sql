@@ -49,10 +49,15 @@ first_signs as (
 
 newest_first as (
     select
-        identities.*,
+        *,
         row_number() over (
             partition by customer_id
-            order by modified_at desc nulls last, known_on desc, source asc, source_record_type asc, source_id asc
+            order by
+                modified_at desc nulls last,
+                known_on desc,
+                source asc,
+                source_record_type asc,
+                source_id asc
         ) as recency_rank,
         row_number() over (
             partition by customer_id

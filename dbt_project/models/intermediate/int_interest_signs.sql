@@ -15,15 +15,19 @@
         created_at as occurred_at
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
 {%- endset -%}
-{%- set hubspot_changes -%}
+{%- if source_is_enabled('hubspot') -%}
+{%- set hubspot_contacts = ref('stg_hubspot__contacts') -%}
+{%- set hubspot_changes = ref('stg_hubspot__contact_property_history') -%}
+{%- endif -%}
+{%- set hubspot_changed_leads -%}
     select
         'hubspot' as source,
         'contact' as source_record_type,
         contacts.contact_key as source_id,
         'lead_status' as sign,
         changes.changed_at as occurred_at
-    from {{ ref('stg_hubspot__contact_property_history') if source_is_enabled('hubspot') }} as changes
-    inner join {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
+    from {{ hubspot_changes }} as changes
+    inner join {{ hubspot_contacts }} as contacts
         on changes.contact_row_id = contacts.contact_row_id
     where
         (
@@ -37,16 +41,16 @@
             )
         )
 {%- endset -%}
-{#- A lead status without its history is dated by the contact's creation: the earliest it can be. -#}
-{%- set hubspot_contacts -%}
+{#- An undated lead status stands from the contact's creation, the earliest it can be. -#}
+{%- set hubspot_undated_leads -%}
     select
         'hubspot' as source,
         'contact' as source_record_type,
         contacts.contact_key as source_id,
         'lead_status' as sign,
         contacts.created_at as occurred_at
-    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
-    left join {{ ref('stg_hubspot__contact_property_history') if source_is_enabled('hubspot') }} as changes
+    from {{ hubspot_contacts }} as contacts
+    left join {{ hubspot_changes }} as changes
         on
             contacts.contact_row_id = changes.contact_row_id
             and changes.property = 'hs_lead_status'
@@ -87,8 +91,8 @@ of_records as (
     {{ union_of_enabled_sources(
         {
             'woocommerce': woocommerce,
-            'hubspot.changes': hubspot_changes,
-            'hubspot.contacts': hubspot_contacts,
+            'hubspot.changes': hubspot_changed_leads,
+            'hubspot.contacts': hubspot_undated_leads,
             'hubspot.deals': hubspot_deals,
         },
         columns,

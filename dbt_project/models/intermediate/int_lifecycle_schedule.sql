@@ -24,7 +24,7 @@ signs as (
 
 entered as (
     select
-        order_days.*,
+        *,
         case
             when order_day_number = 1 then 'conversion'
             when
@@ -46,7 +46,7 @@ entered as (
 -- short, so what would begin later than them never begins.
 timed as (
     select
-        entered.*,
+        *,
         case when entry_stage is not null then {{ entry_days }} else 0 end as base_after_days,
         least(at_risk_after_days, churned_after_days) as first_loss_after_days
     from entered
@@ -134,7 +134,7 @@ pre_purchase as (
 
 pre_purchase_steps as (
     select
-        pre_purchase.*,
+        *,
         sign is not null as is_interested,
         coalesce(
             lead(known_on) over (partition by customer_id order by known_on), first_order_date
@@ -171,7 +171,7 @@ candidates as (
 -- What would begin on or after the next order day (or sign) never begins.
 happening as (
     select
-        candidates.*,
+        *,
         lag(stage) over (partition by customer_id order by valid_from) as previous_stage
     from candidates
     where next_date is null or valid_from < next_date

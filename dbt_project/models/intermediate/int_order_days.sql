@@ -38,25 +38,22 @@ numbered as (
 
 dated as (
     select
-        numbered.*,
+        *,
         {{ days_between('previous_order_date', 'order_date') }} as gap_days
     from numbered
 ),
 
 windowed as (
     select
-        dated.*,
-        gap_days as gap_1
-        {%- for position in range(2, window + 1) %},
-        lag(gap_days, {{ position - 1 }}) over customer_days as gap_{{ position }}
-        {%- endfor %}
+        *,
+        {{ last_gaps('gap_days', window, over='customer_days') }}
     from dated
     window customer_days as (partition by customer_id order by order_date)
 ),
 
 expected as (
     select
-        windowed.*,
+        *,
         {{ expected_gap('order_day_number', gaps) }} as expected_gap_days
     from windowed
 ),
@@ -73,7 +70,8 @@ final as (
         gap_days,
         coalesce(is_loyal, false) as is_loyal,
         cast(expected_gap_days as numeric(10, 2)) as expected_gap_days,
-        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer) as at_risk_after_days,
+        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer)
+            as at_risk_after_days,
         cast(ceil({{ var('churn_factor') }} * expected_gap_days) as integer) as churned_after_days
     from expected
 )

@@ -19,7 +19,7 @@
         lines.product_name,
         lines.quantity,
         lines.amount_without_tax
-        {%- if var('revenue_includes_tax') %} + coalesce(lines.tax_amount, 0){% endif %} as line_amount
+{%- if var('revenue_includes_tax') %} + coalesce(lines.tax_amount, 0){% endif %} as line_amount
     from {{ ref('stg_woocommerce__order_lines') if source_is_enabled('woocommerce') }} as lines
     inner join {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
         on lines.order_row_id = orders.order_row_id

@@ -21,7 +21,7 @@ refunds as (
 
 priced as (
     select
-        unioned.*,
+        *,
         {{ order_revenue('unioned') }} as own_revenue,
         {{ order_exchange_rate('unioned') }} as exchange_rate
     from unioned
@@ -61,7 +61,7 @@ converted as (
 
 judged as (
     select
-        converted.*,
+        *,
         {{ policy_revenue('converted') }} as revenue,
         {{ order_not_counted_because('converted') }} as not_counted_because
     from converted

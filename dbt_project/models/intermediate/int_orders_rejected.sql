@@ -6,14 +6,14 @@ unioned as (
 
 priced as (
     select
-        unioned.*,
+        *,
         {{ order_exchange_rate('unioned') }} as exchange_rate
     from unioned
 ),
 
 judged as (
     select
-        priced.*,
+        *,
         case
             when ordered_at is null then 'order_without_date'
             when total_amount is null then 'order_without_amount'

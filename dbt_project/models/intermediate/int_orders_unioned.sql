@@ -87,7 +87,7 @@ relay_domains as (
 
 normalised as (
     select
-        unioned.*,
+        *,
         {{ normalised_email('unioned.email') }} as address
     from unioned
     where unioned.ordered_at < {{ as_of_end() }} or unioned.ordered_at is null
@@ -96,7 +96,7 @@ normalised as (
 -- A marketplace's relay address and a tester's address identify nobody.
 addressed as (
     select
-        normalised.*,
+        *,
         address is not null
         and {{ email_domain('address') }} not in {{ sql_texts(var('test_email_domains')) }}
             as identifies_guest

@@ -1,5 +1,5 @@
-{%- set dimensions = ['recency_days', 'frequency', 'monetary'] -%}
-{%- set quantiles = [0.2, 0.4, 0.6, 0.8] -%}
+{%- set dimensions = rfm_dimensions() -%}
+{%- set quantiles = rfm_quantiles() -%}
 {%- if var('rfm_cutoffs') not in ['quantiles', 'fixed'] -%}
     {{ exceptions.raise_compiler_error(
         "dbt variable rfm_cutoffs is '" ~ var('rfm_cutoffs') ~ "'. Allowed: quantiles, fixed."
@@ -15,15 +15,7 @@ buyers as (
 -- By value (percentile_disc), so a cut point is a value that some buyer has. One row: cut points of
 -- one dimension share a sort.
 measured as (
-    select
-        {%- for dimension in dimensions %}
-        {%- set outer_loop = loop %}
-        {%- for quantile in quantiles %}
-        percentile_disc({{ quantile }}) within group (order by {{ dimension }})
-            as {{ dimension }}_{{ loop.index }}
-        {{- ',' if not (loop.last and outer_loop.last) }}
-        {%- endfor %}
-        {%- endfor %}
+    select {{ rfm_measured_cutoffs() }}
     from buyers
 ),
 

@@ -4,7 +4,7 @@ orders as (
     select * from {{ ref('int_orders') }}
     where
         is_counted
-        {%- if var('rfm_window_days') is not none %}
+    {%- if var('rfm_window_days') is not none %}
         and order_date > {{ add_days(as_of_date(), -var('rfm_window_days')) }}
         {%- endif %}
 ),

@@ -116,7 +116,7 @@ unioned as (
 
 addressed as (
     select
-        unioned.*,
+        *,
         {{ normalised_email('unioned.email') }} as address
     from unioned
 ),

@@ -85,8 +85,8 @@ gaps_in_30_days as (
     from days
     inner join daily_gaps
         on
-            daily_gaps.day <= days.day
-            and daily_gaps.day > {{ add_days('days.day', -30) }}
+            days.day >= daily_gaps.day
+            and {{ add_days('days.day', -30) }} < daily_gaps.day
     group by days.day, daily_gaps.gap_days
 ),
 
@@ -151,8 +151,9 @@ running as (
 
 compared as (
     select
-        running.*,
-        lag({{ buyer_stages | join(' + ') }}, 30) over (order by day) as active_buyers_30_days_before
+        *,
+        lag({{ buyer_stages | join(' + ') }}, 30) over (order by day)
+            as active_buyers_30_days_before
     from running
 ),
 

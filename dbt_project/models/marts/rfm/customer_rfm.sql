@@ -1,4 +1,4 @@
-{%- set dimensions = ['recency_days', 'frequency', 'monetary'] %}
+{%- set dimensions = rfm_dimensions() %}
 
 with
 
@@ -15,35 +15,27 @@ segments as (
 ),
 
 cutoffs_in_a_row as (
-    select
-        {%- for dimension in dimensions %}
-        {%- set outer_loop = loop %}
-        {%- for quantile in [0.2, 0.4, 0.6, 0.8] %}
-        max(case when dimension = '{{ dimension }}' and quantile = {{ quantile }} then cutoff end)
-            as {{ dimension }}_{{ loop.index }}
-        {{- ',' if not (loop.last and outer_loop.last) }}
-        {%- endfor %}
-        {%- endfor %}
+    select {{ rfm_cutoffs_in_a_row() }}
     from cutoffs
 ),
 
 scored as (
     select
         buyers.*,
-        {%- for dimension in dimensions %}
+    {%- for dimension in dimensions %}
         {{ rfm_score(
             'buyers.' ~ dimension,
             [dimension ~ '_1', dimension ~ '_2', dimension ~ '_3', dimension ~ '_4'],
             reversed=(dimension == 'recency_days'),
         ) }} as {{ dimension[0] }}_score{{ ',' if not loop.last }}
-        {%- endfor %}
+    {%- endfor %}
     from buyers
     cross join cutoffs_in_a_row
 ),
 
 coded as (
     select
-        scored.*,
+        *,
         cast(r_score as {{ dbt.type_string() }})
         || cast(f_score as {{ dbt.type_string() }})
         || cast(m_score as {{ dbt.type_string() }}) as rfm_code

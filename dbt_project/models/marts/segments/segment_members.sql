@@ -1,4 +1,4 @@
-{#- One query per segment of config/segments.yml; `where` is SQL over the columns of customer_360. -#}
+{#- One query per segment of config/segments.yml; `where` is SQL over customer_360. -#}
 
 with
 
@@ -40,7 +40,7 @@ matching as (
 -- survives a merge because the customer id does. Only who could be written to is held out.
 drawn as (
     select
-        matching.*,
+        *,
         is_contactable and (
             {{ percent_bucket(
                 sql_text(var('holdout_salt')) ~ " || '|' || segment || '|' || customer_id"
