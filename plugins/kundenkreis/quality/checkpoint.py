@@ -121,7 +121,7 @@ def run_checkpoint(
     """
     with _quiet(), tempfile.TemporaryDirectory(prefix="kundenkreis-gate-") as folder:
         project = Path(folder)
-        with _environment({_URL_VARIABLE: sqlalchemy_url(dsn), "GX_ANALYTICS_ENABLED": "false"}):
+        with _environment({_URL_VARIABLE: sqlalchemy_url(dsn)}):
             context = _context(project, docs_folder)
             datasource = context.data_sources.add_postgres(
                 "warehouse",

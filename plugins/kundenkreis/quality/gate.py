@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import psycopg
 
 from kundenkreis.errors import GateFailure, WarehouseError
+from kundenkreis.quality import limits
 from kundenkreis.quality.checkpoint import (
     CheckpointResult,
     Outcome,
@@ -69,10 +71,14 @@ def run_gate(
             `ensure_schemas` creates.
     """
     started = time.monotonic()
+    # Before the first import; versions that send usage statistics read it there.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     suites = _suites(gate, settings, dsn, run_id, as_of_date, marts_schema)
     count = sum(len(suite.expectations) for suite in suites)
     progress(f"gate {gate}: {count} expectations on {len(suites)} tables")
-    result = _checked(gate, suites, dsn, _docs_folder(run_id, gate))
+    docs_folder = _docs_folder(run_id, gate)
+    result = _checked(gate, suites, dsn, docs_folder)
+    keep_newest(docs_folder.parents[1], limits.DATA_DOCS_RUNS)
     outcomes = _measured(result.outcomes, dsn)
     _record(dsn, gate, run_id, as_of_date, outcomes)
     warned = [_short(outcome) for outcome in outcomes if outcome.warns]
@@ -119,6 +125,16 @@ def failure_message(gate: str, stopping: Sequence[Outcome], data_docs: Path | No
         else "All results: quality.gate_results of this run."
     )
     return "\n".join(lines)
+
+
+def keep_newest(folder: Path, runs: int) -> None:
+    """Delete the Data Docs of all but the newest `runs` runs; they weigh about 3 MB a night."""
+    if not folder.is_dir():
+        return
+    found = [path for path in folder.iterdir() if path.is_dir()]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in found[runs:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _suites(
@@ -231,14 +247,3 @@ def _record(
 
 def _short(outcome: Outcome) -> str:
     return f"{outcome.table}: {outcome.description} Observed: {outcome.observed}."
-
-
-def severity_counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Failures per severity; what could not be evaluated counts as critical."""
-    return dict(
-        Counter(
-            "critical" if outcome.raised else outcome.severity
-            for outcome in outcomes
-            if not outcome.success
-        )
-    )

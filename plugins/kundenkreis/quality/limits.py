@@ -34,3 +34,6 @@ RECONCILIATION_TOLERANCE = "0.01"
 # Below this many members a percentage of change or of holdouts is noise.
 SMALL_SEGMENT = 20
 HOLDOUT_MIN_MEMBERS = 200
+
+# Results stay in quality.gate_results; the pages of a quarter's nights are enough to look back.
+DATA_DOCS_RUNS = 90

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from kundenkreis.quality.checkpoint import Outcome
-from kundenkreis.quality.gate import _docs_folder, failure_message
+from kundenkreis.quality.gate import _docs_folder, failure_message, keep_newest
 
 
 def _outcome(number: int, raised: bool = False) -> Outcome:
@@ -53,6 +54,16 @@ def test_run_ids_become_folders_below_home() -> None:
     folder = _docs_folder("scheduled__2026-04-01T00:15:00+00:00", "marts")
     assert folder.parts[-3:] == ("data_docs", "scheduled__2026-04-01T00_15_00_00_00", "marts")
     assert _docs_folder("../../etc", "marts").parts[-3:] == ("data_docs", "_.._etc", "marts")
+
+
+def test_only_the_newest_data_docs_are_kept(tmp_path: Path) -> None:
+    for number in range(5):
+        run = tmp_path / f"run{number}"
+        run.mkdir()
+        os.utime(run, (number, number))
+    keep_newest(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run3", "run4"]
+    keep_newest(tmp_path / "not there", 2)
 
 
 def test_great_expectations_is_not_imported_before_a_gate_runs() -> None:
