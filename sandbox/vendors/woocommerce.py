@@ -20,8 +20,10 @@ import json
 import re
 import time
 from base64 import b64encode
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -72,11 +74,16 @@ class WooCommerce:
         self._nonces: set[tuple[str, str]] = set()
         # The last selection, so that the pages of one listing are cut from one sorted list.
         self._selection: tuple[object, list[Row]] = (None, [])
-        self._sorted: dict[tuple[str, str], list[Row]] = {}
+        self._sorted: dict[tuple[str, str, bool], list[Row]] = {}
 
     def load(self, world: World) -> None:
         """Show another state of the shop."""
         self._selection, self._sorted = (None, []), {}
+        before = {
+            (name, row.id, row.modified): row.cached
+            for name, rows in self.collections.items()
+            for row in rows
+        }
         self.collections = {
             "orders": [_order_row(world, order) for order in world.orders],
             "refunds": [
@@ -86,6 +93,10 @@ class WooCommerce:
             "customers": _staff(world) + [_account_row(world, row) for row in world.accounts],
             "products": [_product_row(world, product) for product in world.products],
         }
+        # What was not modified reads as before, so its text need not be built again.
+        for name, rows in self.collections.items():
+            for row in rows:
+                row.cached = before.get((name, row.id, row.modified))
 
     def handle(self, request: Request) -> Reply:
         """Answer one request."""
@@ -146,12 +157,15 @@ class WooCommerce:
         return self._selection[1]
 
     def _ordered(self, request: Request, name: str) -> list[Row]:
-        """A whole collection in ascending order; sorted once per order."""
+        """A collection in ascending order, orders without the trash unless a status is asked for;
+        sorted once per order, because a connector asks for it page by page."""
         orderby = request.one("orderby", "name" if name == "customers" else "date")
-        if (name, orderby) not in self._sorted:
+        whole = name != "orders" or bool(set(request.many("status")) - {"any"})
+        if (name, orderby, whole) not in self._sorted:
             order = _SORT_KEYS.get(orderby, _SORT_KEYS["date"])
-            self._sorted[(name, orderby)] = sorted(self.collections[name], key=order)
-        return self._sorted[(name, orderby)]
+            rows = [row for row in self.collections[name] if whole or row.status != "trash"]
+            self._sorted[(name, orderby, whole)] = sorted(rows, key=order)
+        return self._sorted[(name, orderby, whole)]
 
     def _authenticate(self, request: Request) -> Reply | None:
         """None when the request is allowed (WC_REST_Authentication)."""
@@ -320,25 +334,20 @@ def _check_choices(problems: dict[str, tuple[str, str]], request: Request, name:
 
 
 def _filtered(rows: list[Row], request: Request, name: str, parent: int | None) -> list[Row]:
-    tests = _tests(request, name)
-    if parent is not None:
-        tests.append(lambda row: row.parent == parent)
-    return [row for row in rows if all(test(row) for test in tests)]
-
-
-def _tests(request: Request, name: str) -> list[Callable[[Row], bool]]:
+    tests = _id_tests(request)
     if name == "customers":
-        return _id_tests(request) + _customer_tests(request)
-    tests = _id_tests(request) + _date_tests(request)
+        tests += _customer_tests(request)
+    else:
+        rows = _in_window(rows, request)
     statuses = set(request.many("status")) - {"any"}
-    if statuses and name != "refunds":
+    if statuses and name in ("orders", "products"):
         tests.append(lambda row: row.status in statuses)
-    elif name == "orders":
-        tests.append(lambda row: row.status != "trash")
     customer = request.one("customer")
     if name == "orders" and customer:
         tests.append(lambda row: row.customer == int(customer))
-    return tests
+    if parent is not None:
+        tests.append(lambda row: row.parent == parent)
+    return [row for row in rows if all(test(row) for test in tests)] if tests else rows
 
 
 def _id_tests(request: Request) -> list[Callable[[Row], bool]]:
@@ -365,21 +374,26 @@ def _customer_tests(request: Request) -> list[Callable[[Row], bool]]:
     return tests
 
 
-def _date_tests(request: Request) -> list[Callable[[Row], bool]]:
-    """Date filters are exclusive; without ``dates_are_gmt`` they are in the site's zone."""
-    gmt = request.one("dates_are_gmt").lower() in ("1", "true")
-    tests: list[Callable[[Row], bool]] = []
-
-    def add(name: str, test: Callable[[Row, int], bool]) -> None:
-        if request.one(name):
-            bound = parse_instant(request.one(name), None if gmt else BERLIN)
-            tests.append(lambda row: test(row, bound))
-
-    add("after", lambda row, bound: row.created > bound)
-    add("before", lambda row, bound: row.created < bound)
-    add("modified_after", lambda row, bound: row.modified > bound)
-    add("modified_before", lambda row, bound: row.modified < bound)
-    return tests
+def _in_window(rows: list[Row], request: Request) -> list[Row]:
+    """Apply the date filters to ascending rows. They are exclusive; without ``dates_are_gmt`` they
+    are in the site's zone."""
+    zone = None if request.one("dates_are_gmt").lower() in ("1", "true") else BERLIN
+    sorted_by = {"modified": "modified", "": "created", "date": "created"}.get(
+        request.one("orderby")
+    )
+    for prefix, name in (("", "created"), ("modified_", "modified")):
+        instant = attrgetter(name)
+        after, before = request.one(f"{prefix}after"), request.one(f"{prefix}before")
+        if not after and not before:
+            continue
+        first = parse_instant(after, zone) + 1 if after else 0
+        end = parse_instant(before, zone) if before else 2**62
+        if sorted_by == name:
+            start = bisect_left(rows, first, key=instant)
+            rows = rows[start : bisect_left(rows, end, lo=start, key=instant)]
+        else:
+            rows = [row for row in rows if first <= instant(row) < end]
+    return rows
 
 
 _SORT_KEYS: dict[str, Callable[[Row], Any]] = {
