@@ -484,6 +484,9 @@ def _quiet_dlt() -> Iterator[None]:
                 os.environ[name] = value
 
 
+_LIBRARIES = {"dlt", "psycopg2", "psycopg"}
+
+
 @contextlib.contextmanager
 def _explained(run: Run) -> Iterator[None]:
     """Turn what dlt wraps back into the error a person can act on, without any row's values."""
@@ -496,9 +499,11 @@ def _explained(run: Run) -> Iterator[None]:
         for cause in chain:
             if isinstance(cause, KundenkreisError):
                 raise cause from None
-        libraries = ("dlt", "psycopg2", "psycopg")
-        if not any(type(cause).__module__.partition(".")[0] in libraries for cause in chain):
-            raise  # a fault of our own, not the warehouse's
+        root = chain[-1]
+        if type(root).__module__.partition(".")[0] not in _LIBRARIES and not isinstance(
+            root, OSError
+        ):
+            raise root from None  # a fault of our own, not the warehouse's
         raise _warehouse_error(run, chain) from None
 
 
