@@ -212,9 +212,9 @@ def deliver(
         _require_current(writer, publication_id)
         sync_run_id = _begin(job)
         try:
-            refresh_states(destination, tool_settings, tool, writer, run_id, progress)
-            writer.commit()
-            _send_everything(job)
+            if _has_open_rows(job):
+                _refresh_states(job)
+                _send_everything(job)
         except KundenkreisError:
             _end(job, sync_run_id, "failed")
             raise
@@ -277,6 +277,22 @@ def _end(job: _Delivery, sync_run_id: int, state: str) -> dict[str, Any]:
     return summary
 
 
+def _has_open_rows(job: _Delivery) -> bool:
+    """Whether anything is left to send; if not, the tool need not be asked anything."""
+    for operation in _OPERATIONS:
+        found = job.writer.execute(_PLANNED + " limit 1", {**job.keys, "operation": operation})
+        if found.fetchone():
+            return True
+    return False
+
+
+def _refresh_states(job: _Delivery) -> None:
+    refresh_states(
+        job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
+    )
+    job.writer.commit()
+
+
 def _send_everything(job: _Delivery) -> None:
     withdrawn = job.writer.execute(_WITHDRAWN_SINCE, job.keys).fetchall()
     job.withdrawn = frozenset(row[0] for row in withdrawn)
@@ -290,10 +306,7 @@ def _send_everything(job: _Delivery) -> None:
         if job.found_to_exist:
             # Contacts we took for new (a create whose answer was lost, or somebody was faster):
             # only their true state says whether they may join audiences now.
-            refresh_states(
-                job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
-            )
-            job.writer.commit()
+            _refresh_states(job)
             job.found_to_exist = False
     job.writer.execute(
         "update activation.audiences set first_synced_publication_id = %s"

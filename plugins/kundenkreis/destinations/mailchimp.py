@@ -65,7 +65,7 @@ from kundenkreis.destinations.base import (
 )
 from kundenkreis.destinations.config import MailchimpSettings
 from kundenkreis.errors import ConfigError, VendorError
-from kundenkreis.http import VendorClient
+from kundenkreis.http import RateLimit, VendorClient
 
 CAPABILITIES = Capabilities(
     batch_size={"upsert": 500, "add": 500, "remove": 500},
@@ -108,6 +108,7 @@ class Mailchimp:
             _with_data_centre(connection),
             auth=httpx.BasicAuth(connection.login or "kundenkreis", connection.password),
             max_connections=CAPABILITIES.parallel_batches,
+            rate_limit=RateLimit(throttled_statuses=frozenset({403})),
             transport=transport,
             **client_options,
         )

@@ -1,0 +1,101 @@
+"""The plain functions that destinations share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from kundenkreis.destinations.base import (
+    Outcome,
+    Row,
+    create_once,
+    deliver_isolating,
+    one_row_per_address,
+    parse_time,
+    rejected,
+    share_outcomes,
+)
+from kundenkreis.http import OutcomeUnknown, RefusedRequest
+
+
+def row(address: str, key: str | None = None) -> Row:
+    return Row(key or address, address)
+
+
+def test_a_refused_batch_is_halved_until_the_bad_rows_stand_alone() -> None:
+    sent: list[int] = []
+
+    def send(rows: Sequence[Row]) -> list[Outcome]:
+        sent.append(len(rows))
+        if any(r.address.startswith("bad") for r in rows):
+            raise RefusedRequest("400", httpx.Response(400), "invalid_resource")
+        return [Outcome(r.key, "confirmed") for r in rows]
+
+    rows = [row(f"{name}@shop.de") for name in ("a", "b", "bad1", "c", "d", "e", "bad2", "f")]
+    outcomes = {outcome.key: outcome for outcome in deliver_isolating(rows, send)}
+
+    assert {key for key, o in outcomes.items() if o.state == "rejected"} == {
+        "bad1@shop.de",
+        "bad2@shop.de",
+    }
+    assert outcomes["bad1@shop.de"].reason_code == "invalid_resource"
+    assert len(outcomes) == 8
+    assert sent[0] == 8
+    assert deliver_isolating([], send) == []
+
+
+def test_duplicates_share_the_outcome_of_the_last_row_of_their_address() -> None:
+    rows = [row("Anna@Shop.de", "1"), row("bert@shop.de", "2"), row(" anna@shop.de", "3")]
+
+    by_address, keys = one_row_per_address(rows)
+    outcomes = share_outcomes(
+        [Outcome("3", "confirmed", vendor_id="9"), Outcome("2", "rejected", "no")], keys, by_address
+    )
+
+    assert by_address["anna@shop.de"].key == "3"
+    assert {(o.key, o.state, o.vendor_id) for o in outcomes} == {
+        ("1", "confirmed", "9"),
+        ("3", "confirmed", "9"),
+        ("2", "rejected", None),
+    }
+
+
+def test_a_refusal_holds_no_address() -> None:
+    outcome = rejected("1", "bad value anna@shop.de", "anna@shop.de looks fake")
+
+    assert "anna" not in f"{outcome.reason_code}{outcome.reason}"
+
+
+def test_creating_looks_before_it_repeats() -> None:
+    answers: list[Exception | str] = [OutcomeUnknown("lost"), OutcomeUnknown("lost"), "made"]
+
+    def create() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert create_once(create, lambda: None) == "made"
+    answers[:] = [OutcomeUnknown("lost"), "made twice"]
+    assert create_once(create, lambda: "found") == "found"
+    answers[:] = [OutcomeUnknown("lost")] * 3
+    with pytest.raises(OutcomeUnknown):
+        create_once(create, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-03-29T01:30:00Z", datetime(2026, 3, 29, 1, 30, tzinfo=UTC)),
+        ("2026-03-29T03:30:00+02:00", datetime(2026, 3, 29, 1, 30, tzinfo=UTC)),
+        ("2026-03-29 01:30:00", None),  # without a zone it is nobody's time
+        ("", None),
+        (None, None),
+        ("yesterday", None),
+    ],
+)
+def test_only_times_with_a_zone_are_times(text: str | None, moment: datetime | None) -> None:
+    assert parse_time(text) == moment
