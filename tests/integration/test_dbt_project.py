@@ -1,0 +1,441 @@
+"""The dbt project over small raw tables of all sources: what only shows in the whole chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.warehouse.dbt import run_dbt
+from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+
+pytestmark = pytest.mark.integration
+
+AS_OF = "2026-03-31"
+SOURCES = ["files", "hubspot", "woocommerce"]
+
+
+def _noon(day: str) -> str:
+    return f"{day} 12:00 Europe/Berlin"
+
+
+def _order(identity: int, day: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "status": "completed",
+        "currency": "EUR",
+        "date_created_gmt": _noon(day),
+        "date_modified_gmt": _noon(day),
+        "total": "50.00",
+        "customer_id": 0,
+        "_dlt_id": f"o{identity}",
+        **more,
+    }
+
+
+def _land(dsn: str) -> None:
+    """Ada is known to the shop, the CRM and as a guest; the others each show one rule."""
+    create_raw_tables(dsn, *SOURCES)
+    insert(
+        dsn,
+        "raw_woocommerce.customers",
+        [
+            {
+                "id": 1,
+                "email": "Ada@Mail.example ",
+                "first_name": "Ada",
+                "date_created_gmt": _noon("2026-01-10"),
+                "newsletter_opt_in": "double",
+                "newsletter_opt_in_at": _noon("2026-01-10"),
+            },
+            {
+                "id": 2,
+                "email": "ben@xn--bcher-kva.example",
+                "date_created_gmt": _noon("2026-01-12"),
+                "newsletter_opt_in": "double",
+                "newsletter_opt_in_at": _noon("2026-01-12"),
+            },
+            {"id": 3, "email": "late@mail.example", "date_created_gmt": _noon("2026-04-01")},
+        ],
+    )
+    insert(
+        dsn,
+        "raw_woocommerce.orders",
+        [
+            _order(10, "2026-02-01", customer_id=1, billing_email="ada@mail.example"),
+            _order(11, "2026-03-01", billing_email="ADA@mail.example"),
+            _order(12, "2026-04-01", customer_id=1, billing_email="ada@mail.example"),
+            # 23:30 in UTC is the next day in Berlin.
+            _order(13, "2026-03-01", customer_id=2, date_created_gmt="2026-03-10 23:30+00"),
+            _order(14, "2026-03-05", customer_id=2, currency="CHF"),
+            _order(15, "2026-03-20", billing_email="cy@mail.example", status="checkout-draft"),
+            _order(16, "2026-03-20", billing_email="a1@marketplace.amazon.de"),
+            _order(17, "2026-03-21", billing_email="b2@marketplace.amazon.de"),
+            _order(18, "2026-03-22", billing_email="tester@example.test"),
+            _order(19, "2026-03-23", customer_id=99, billing_email="gone@mail.example"),
+        ],
+    )
+    insert(
+        dsn,
+        "raw_woocommerce.refunds",
+        [
+            {"id": 1, "parent_id": 11, "date_created_gmt": _noon("2026-03-05"), "amount": "20"},
+            {"id": 2, "parent_id": 10, "date_created_gmt": _noon("2026-04-05"), "amount": "50"},
+        ],
+    )
+    insert(
+        dsn,
+        "raw_hubspot.contacts",
+        [
+            {
+                "id": "501",
+                "email": "ada@mail.example",
+                "createdate": _noon("2025-12-01"),
+                "lastmodifieddate": _noon("2026-02-01"),
+                "hs_analytics_source": "PAID_SEARCH",
+                "date_of_birth": "1990-02-30",
+                "archived": False,
+                "_dlt_id": "c501",
+            },
+            {
+                "id": "502",
+                "email": "ben@Bücher.example",
+                "createdate": _noon("2026-02-01"),
+                "lastmodifieddate": _noon("2026-02-10"),
+                "hs_email_optout": True,
+                "date_of_birth": "1990-02-28",
+                "archived": False,
+                "_dlt_id": "c502",
+            },
+            {
+                "id": "503",
+                "email": "kid@mail.example",
+                "createdate": _noon("2026-02-01"),
+                "date_of_birth": "2008-04-01",
+                "archived": False,
+                "_dlt_id": "c503",
+            },
+        ],
+    )
+    insert(
+        dsn,
+        "raw_hubspot.contacts__property_history",
+        [
+            {
+                "property": "hs_email_optout",
+                "value": "true",
+                "changed_at": _noon("2026-02-10"),
+                "_dlt_parent_id": "c502",
+                "_dlt_list_idx": 0,
+            }
+        ],
+    )
+    insert(
+        dsn,
+        "raw_files.consent_events",
+        [
+            {
+                "source_name": "desk",
+                "email": "ada@mail.example",
+                "evidence": "withdrawn",
+                "occurred_at": _noon("2026-04-01"),
+            }
+        ],
+    )
+
+
+SEGMENTS = [
+    {"key": "everybody", "where": "true", "holdout_percent": 0},
+    {"key": "buyers", "where": "orders_count > 0", "holdout_percent": 0},
+]
+
+
+@pytest.fixture(scope="module")
+def landed(module_warehouse_dsn: str) -> str:
+    """A warehouse in which the whole chain was built once, unit tests included."""
+    _land(module_warehouse_dsn)
+    run_dbt(
+        "build",
+        ["--exclude", "tag:plan"],
+        dsn=module_warehouse_dsn,
+        variables={
+            "as_of_date": AS_OF,
+            "marts_schema": MARTS,
+            "enabled_sources": SOURCES,
+            "segments": SEGMENTS,
+        },
+        progress=lambda line: None,
+    )
+    return module_warehouse_dsn
+
+
+def _customer(dsn: str, source: str, source_id: str) -> str:
+    ((customer,),) = query(
+        dsn,
+        "select customer_id from customer_source_ids where source = %s and source_id = %s",
+        source,
+        source_id,
+    )
+    return str(customer)
+
+
+def test_equal_addresses_are_one_person(landed: str) -> None:
+    ada = _customer(landed, "woocommerce", "1")
+    assert _customer(landed, "hubspot", "501") == ada
+    assert _customer(landed, "woocommerce", "11") == ada, "her guest order"
+    ben = _customer(landed, "woocommerce", "2")
+    assert _customer(landed, "hubspot", "502") == ben, "an international domain"
+    assert ben != ada
+
+
+def test_relay_and_test_addresses_identify_nobody(landed: str) -> None:
+    assert query(
+        landed,
+        "select order_id, not_counted_because from orders where customer_id is null order by 1",
+    ) == [("16", "no_customer"), ("17", "no_customer"), ("18", "test_order")]
+
+
+def test_an_account_that_the_shop_no_longer_lists_is_known_by_its_orders(landed: str) -> None:
+    gone = _customer(landed, "woocommerce", "99")
+    assert query(landed, "select email from customers where customer_id = %s", gone) == [
+        ("gone@mail.example",)
+    ]
+
+
+def test_nothing_after_the_as_of_day_is_seen(landed: str) -> None:
+    assert query(landed, "select count(*) from orders where order_id = '12'") == [(0,)]
+    assert query(landed, "select count(*) from customers where email = 'late@mail.example'") == [
+        (0,)
+    ]
+    # The refund of order 10 and the withdrawal came in April.
+    assert query(
+        landed,
+        "select order_id, revenue_after_refunds from orders where order_id in ('10', '11')"
+        " order by 1",
+    ) == [("10", 50), ("11", 30)]
+    ada = _customer(landed, "woocommerce", "1")
+    assert query(landed, "select reason from contactability where customer_id = %s", ada) == [
+        ("consent_double",)
+    ]
+
+
+def test_days_are_days_of_the_business_time_zone(landed: str) -> None:
+    assert query(landed, "select order_date from orders where order_id = '13'") == [
+        (date(2026, 3, 11),)
+    ]
+
+
+def test_a_later_opt_out_in_the_crm_blocks_the_person(landed: str) -> None:
+    ben = _customer(landed, "woocommerce", "2")
+    assert query(
+        landed,
+        "select is_contactable, reason, evidence_at::date from contactability"
+        " where customer_id = %s",
+        ben,
+    ) == [(False, "withdrawn", date(2026, 2, 10))]
+
+
+def test_an_order_without_a_rate_is_set_aside_and_the_rest_goes_on(landed: str) -> None:
+    assert query(
+        landed, "select source, record_key, reason_code from intermediate.int_orders_rejected"
+    ) == [("woocommerce", "14", "no_exchange_rate")]
+    assert query(landed, "select count(*) from orders where order_id = '14'") == [(0,)]
+
+
+def test_customer_360_says_what_a_filter_needs(landed: str) -> None:
+    ada = _customer(landed, "woocommerce", "1")
+    assert query(
+        landed,
+        """
+        select
+            stage, previous_stage, orders_count, recency_days, monetary, acquisition_source,
+            first_seen_on, birthday, is_contactable, email, next_stage, next_stage_date
+        from customer_360 where customer_id = %s
+        """,
+        ada,
+    ) == [
+        (
+            *("development", "conversion", 2, 30, 80, "paid_search", date(2025, 12, 1)),
+            # There is no 30 February.
+            None,
+            *(True, "ada@mail.example", "at_risk", date(2026, 6, 29)),
+        )
+    ]
+
+
+def test_a_begun_checkout_is_a_sign_of_interest(landed: str) -> None:
+    cy = _customer(landed, "woocommerce", "15")
+    assert query(
+        landed,
+        "select stage, last_abandoned_checkout_on, orders_count from customer_360"
+        " where customer_id = %s",
+        cy,
+    ) == [("acquisition", date(2026, 3, 20), 0)]
+
+
+def test_members_carry_the_verdict_and_minors_are_none(landed: str) -> None:
+    members = dict(query(landed, "select segment, count(*) from segment_members group by 1"))
+    customers = query(landed, "select count(*) from customers")[0][0]
+    assert members == {"everybody": customers - 1, "buyers": 3}
+    assert query(
+        landed,
+        "select count(*) from segment_members where is_contactable"
+        " and not_contactable_because is not null or not is_contactable"
+        " and not_contactable_because is null",
+    ) == [(0,)]
+
+
+def _publish_history(dsn: str) -> None:
+    """What publish does with the history_* models, without the views."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            f"""
+            insert into history.customer_ids
+            select source, source_record_type, source_id, customer_id, assigned_on
+            from {MARTS}.history_customer_ids on conflict do nothing;
+            delete from history.stage_changes where as_of_date = '{AS_OF}';
+            insert into history.stage_changes
+            select as_of_date, customer_id, from_stage, to_stage from {MARTS}.history_stage_changes;
+            delete from history.segment_membership_changes where as_of_date = '{AS_OF}';
+            insert into history.segment_membership_changes
+            select as_of_date, segment, customer_id, change
+            from {MARTS}.history_segment_membership_changes
+            """
+        )
+
+
+_SNAPSHOT = [
+    "select * from customer_360 order by customer_id",
+    "select * from lifecycle_intervals order by customer_id, valid_from",
+    "select * from segment_members order by segment, customer_id",
+    "select * from history_stage_changes order by customer_id",
+    "select * from history_segment_membership_changes order by segment, customer_id",
+]
+
+
+def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
+    """The same night twice gives the same; the next one records changes and renumbers nobody."""
+    _land(warehouse_dsn)
+    arguments = {"enabled_sources": SOURCES, "segments": SEGMENTS}
+    build(warehouse_dsn, AS_OF, **arguments)
+    first = [query(warehouse_dsn, statement) for statement in _SNAPSHOT]
+    assert len(first[3]) == len(first[0]) == 5, "the first night records everybody's stage"
+    _publish_history(warehouse_dsn)
+    build(warehouse_dsn, AS_OF, **arguments)
+    assert [query(warehouse_dsn, statement) for statement in _SNAPSHOT] == first
+
+    ada = _customer(warehouse_dsn, "woocommerce", "1")
+    with psycopg.connect(warehouse_dsn) as connection:
+        # An older record of Ada turns up, and Ben moves to another address in the shop.
+        connection.execute(
+            "insert into raw_hubspot.contacts (id, email, createdate, archived, _dlt_id)"
+            " values ('400', 'ada@mail.example', '2020-01-01', false, 'c400');"
+            " update raw_woocommerce.customers set email = 'ben.new@mail.example' where id = 2"
+        )
+    ben = _customer(warehouse_dsn, "hubspot", "502")
+    build(warehouse_dsn, "2026-04-01", **arguments)
+
+    assert _customer(warehouse_dsn, "hubspot", "400") == ada
+    assert _customer(warehouse_dsn, "woocommerce", "2") == ben, "the record his id came from"
+    assert _customer(warehouse_dsn, "hubspot", "502") != ben
+    late = _customer(warehouse_dsn, "woocommerce", "3")
+    split = _customer(warehouse_dsn, "hubspot", "502")
+    assert {
+        customer: (before, after)
+        for customer, before, after in query(
+            warehouse_dsn, "select customer_id, from_stage, to_stage from history_stage_changes"
+        )
+    } == {
+        ada: ("development", "retention"),  # her order of this day
+        late: (None, "acquisition"),
+        split: (None, "reach"),
+    }
+    since = dict(
+        query(
+            warehouse_dsn,
+            "select customer_id, member_since from segment_members where segment = 'everybody'",
+        )
+    )
+    assert since[ada] == date(2026, 3, 31)
+    assert since[late] == date(2026, 4, 1)
+
+
+def _refused(build_again: Callable[[], object], *words: str) -> None:
+    with pytest.raises(KundenkreisError) as refusal:
+        build_again()
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_the_published_colour_is_never_built(landed: str) -> None:
+    with psycopg.connect(landed) as connection:
+        connection.execute(f"create view marts.customers as select * from {MARTS}.customers")
+    _refused(
+        lambda: build(landed, AS_OF, "--select", "customers", enabled_sources=SOURCES),
+        MARTS,
+        "is published",
+    )
+    with psycopg.connect(landed) as connection:
+        assert connection.execute("select count(*) > 0 from marts.customers").fetchone() == (True,)
+        connection.execute("drop view marts.customers")
+
+
+def test_there_is_no_default_colour_and_no_default_day(landed: str) -> None:
+    customers = ["--select", "customers"]
+    variables = {"as_of_date": AS_OF, "enabled_sources": SOURCES}
+    _refused(
+        lambda: run_dbt(
+            "build", customers, dsn=landed, variables=variables, progress=lambda line: None
+        ),
+        "marts_schema",
+    )
+    variables = {"marts_schema": MARTS, "enabled_sources": SOURCES}
+    _refused(
+        lambda: run_dbt(
+            "build",
+            ["--select", "int_orders_unioned"],
+            dsn=landed,
+            variables=variables,
+            progress=lambda line: None,
+        ),
+        "as_of_date",
+    )
+
+
+def test_a_shop_alone_is_enough(warehouse_dsn: str) -> None:
+    create_raw_tables(warehouse_dsn, "woocommerce")
+    insert(
+        warehouse_dsn,
+        "raw_woocommerce.orders",
+        [_order(1, "2026-03-01", billing_email="ada@mail.example")],
+    )
+
+    build(warehouse_dsn, AS_OF, enabled_sources=["woocommerce"])
+
+    assert query(warehouse_dsn, "select r_score, f_score, m_score from customer_rfm") == [(5, 1, 2)]
+    assert set(query(warehouse_dsn, "select method from history_rfm_cutoffs")) == {("fallback",)}
+
+
+def test_a_shop_without_anything_yet_builds(warehouse_dsn: str) -> None:
+    create_raw_tables(warehouse_dsn, *SOURCES)
+
+    build(warehouse_dsn, AS_OF, enabled_sources=SOURCES, segments=SEGMENTS)
+
+    assert query(warehouse_dsn, "select count(*) from customers") == [(0,)]
+
+
+def test_the_project_parses_without_variables_and_without_deprecations(
+    landed: str, tmp_path: Path
+) -> None:
+    run_dbt(
+        "parse",
+        ["--no-partial-parse", "--warn-error-options", '{"error": ["Deprecations"]}'],
+        dsn=landed,
+        variables={},
+        progress=lambda line: None,
+    )
