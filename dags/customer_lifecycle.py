@@ -10,7 +10,10 @@
 | `transform`, `segment` | A model or data test failed; the message names it. Readers still see last night. |
 | `gate_marts` | The new marts are wrong and were not published. |
 | `publish` | Readers held the views too long, or the contract of `marts` would break; the message names them. |
+| `plan` | What is to be sent could not be computed. Nothing was sent; the message names the model. |
 | `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |
+| `reconcile.*` | An email tool did not answer when it was read back. What was sent stays sent; clear it. |
+| `report` | Only with a task before it, or when the warehouse went away at the very end. |
 
 Everything computes one day: the param `as_of`, else the day before the run. Clearing any task and
 what follows it is always safe.
@@ -102,7 +105,10 @@ with DAG(
                 destination=destination,
                 publication_id=publication_id,
                 outlets=[
-                    Asset(name=f"audience_{destination}", uri=f"x-kundenkreis://audience/{destination}")
+                    Asset(
+                        name=f"audience_{destination}",
+                        uri=f"x-kundenkreis://audience/{destination}",
+                    )
                 ],
             )
             for destination in settings.destinations

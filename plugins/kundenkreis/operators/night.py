@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from kundenkreis import night
-from kundenkreis.errors import KundenkreisError, VendorError, WarehouseError
+from kundenkreis.errors import ConfigError, KundenkreisError, VendorError, WarehouseError
 from kundenkreis.night import RunContext, Summary
 from kundenkreis.redaction import first_lines
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PASSING = (VendorError, WarehouseError)
 
 
-class NightOperator(BaseOperator):
+class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
     """Builds the run's context, times the work, and records its summary for `kundenkreis status`.
 
     A `KundenkreisError` fails the task with its message alone. It is retried only where the cause
@@ -43,16 +43,18 @@ class NightOperator(BaseOperator):
     def execute(self, context: Context) -> Summary:
         """Airflow's entry point."""
         started = datetime.now(UTC)
-        run = run_context(context, self._progress)
         self._watch("started")
+        run: RunContext | None = None
         try:
+            run = run_context(context, self._progress)
             night.prepare(run)
             summary = self.work(run)
         except Exception as error:
             message = self._failure_message(error)
-            _record(run, self.task_id, "failed", {"error": message}, started)
+            if run is not None:
+                _record(run, self.task_id, "failed", {"error": message}, started)
             self._watch("failed", message)
-            failure = AirflowException if isinstance(error, _PASSING) else AirflowFailException
+            failure = AirflowException if _may_pass(error) else AirflowFailException
             raise failure(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
         _record(run, self.task_id, state, summary, started)
@@ -76,6 +78,13 @@ class NightOperator(BaseOperator):
     def _watch(self, event: str, text: str = "") -> None:
         if watcher is not None:
             watcher(self.task_id, event, text)
+
+
+def _may_pass(error: Exception) -> bool:
+    import psycopg
+
+    # A server that restarts in the middle of a statement is as passing as one that is unreachable.
+    return isinstance(error, (*_PASSING, psycopg.OperationalError))
 
 
 # Set by `kundenkreis run`, which shows the night's progress on the terminal: task id, event
@@ -118,7 +127,7 @@ class TransformOperator(NightOperator):
 class _OnColour(NightOperator):
     """A task that works on the colour `transform` chose."""
 
-    template_fields = ("marts_schema",)
+    template_fields: Sequence[str] = ("marts_schema",)
 
     def __init__(self, *, marts_schema: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -240,13 +249,13 @@ def as_of_date(param: str | None, dag_run: Any, local_date: Callable[[datetime],
     """The night's one date.
 
     Raises:
-        AirflowFailException: the param is no date.
+        ConfigError: the param is no date.
     """
     if param:
         try:
             return date.fromisoformat(param)
         except ValueError:
-            raise AirflowFailException(
+            raise ConfigError(
                 f"param as_of: '{param}' is no date; write it as 2026-01-31."
             ) from None
     moment = dag_run.logical_date or dag_run.run_after
