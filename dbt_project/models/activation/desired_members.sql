@@ -3,27 +3,20 @@
 with
 
 segment_members as (
-
     select * from {{ ref('segment_members') }}
-
 ),
 
 -- The one address of each customer that is sent.
 preferred_addresses as (
-
     select * from {{ ref('contactability') }}
     where channel = 'email' and is_preferred
-
 ),
 
 audiences as (
-
     {{ configured_audiences() }}
-
 ),
 
 candidates as (
-
     select
         audiences.destination,
         audiences.audience,
@@ -43,11 +36,9 @@ candidates as (
     inner join audiences on segment_members.segment = audiences.segment
     left join preferred_addresses
         on segment_members.customer_id = preferred_addresses.customer_id
-
 ),
 
 ranked as (
-
     select
         *,
         row_number() over (
@@ -59,11 +50,9 @@ ranked as (
             order by priority, segment, customer_id
         ) as precedence
     from candidates
-
 ),
 
 final as (
-
     select
         destination,
         audience,
@@ -74,7 +63,6 @@ final as (
         suppressed_because
     from ranked
     where precedence = 1
-
 )
 
 select * from final

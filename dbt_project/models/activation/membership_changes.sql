@@ -1,22 +1,19 @@
 {{ config(materialized='table') }}
 
+{%- set rejected = "coalesce(rejected_reason, 'rejected')" %}
+
 with
 
 desired_members as (
-
     select * from {{ ref('desired_members') }}
-
 ),
 
 segment_members as (
-
     select * from {{ ref('segment_members') }}
-
 ),
 
 -- One verdict per address: where two customers share one, a single no is a no.
 addresses as (
-
     select
         address,
         min(customer_id) as customer_id,
@@ -26,46 +23,34 @@ addresses as (
     from {{ ref('contactability') }}
     where channel = 'email'
     group by address
-
 ),
 
 delivered_members as (
-
     select * from {{ source('delivery', 'delivered_state') }}
     where
         audience <> ''
         and destination in {{ sql_texts(var('enabled_destinations')) }}
-
 ),
 
 subscriber_states as (
-
     select * from {{ source('delivery', 'subscriber_states') }}
-
 ),
 
 destinations as (
-
     select * from {{ source('delivery', 'destinations') }}
-
 ),
 
 synced_audiences as (
-
     select * from {{ source('delivery', 'audiences') }}
     where first_synced_publication_id is not null
-
 ),
 
 configured_audiences as (
-
     {{ configured_audiences() }}
-
 ),
 
 -- Everybody who should be in, with what stands against it today.
 joining as (
-
     select
         desired_members.destination,
         desired_members.audience,
@@ -75,7 +60,7 @@ joining as (
         desired_members.address,
         coalesce(delivered_members.in_doubt, false) as is_repeated,
         coalesce(delivered_members.is_member, false) as is_member,
-        desired_members.evidence in ('double', 'single')
+        coalesce(desired_members.evidence, 'none') in ('double', 'single')
         and coalesce(destinations.creates_contacts, false) as may_create,
         coalesce(
             desired_members.suppressed_because,
@@ -92,19 +77,19 @@ joining as (
         'entered_segment' as reason
     from desired_members
     left join delivered_members
-        on desired_members.destination = delivered_members.destination
-        and desired_members.audience = delivered_members.audience
-        and desired_members.address = delivered_members.address
+        on
+            desired_members.destination = delivered_members.destination
+            and desired_members.audience = delivered_members.audience
+            and desired_members.address = delivered_members.address
     left join subscriber_states
-        on desired_members.destination = subscriber_states.destination
-        and desired_members.address = subscriber_states.address
+        on
+            desired_members.destination = subscriber_states.destination
+            and desired_members.address = subscriber_states.address
     left join destinations on desired_members.destination = destinations.destination
-
 ),
 
 -- Members that we delivered and that should no longer be in. Nobody else is ever removed.
 leaving as (
-
     select
         delivered_members.destination,
         delivered_members.audience,
@@ -133,28 +118,29 @@ leaving as (
         coalesce(addresses.is_contactable, false) as is_contactable
     from delivered_members
     left join desired_members
-        on delivered_members.destination = desired_members.destination
-        and delivered_members.audience = desired_members.audience
-        and delivered_members.address = desired_members.address
+        on
+            delivered_members.destination = desired_members.destination
+            and delivered_members.audience = desired_members.audience
+            and delivered_members.address = desired_members.address
     left join addresses on delivered_members.address = addresses.address
     left join configured_audiences
-        on delivered_members.destination = configured_audiences.destination
-        and delivered_members.audience = configured_audiences.audience
-        and delivered_members.segment = configured_audiences.segment
+        on
+            delivered_members.destination = configured_audiences.destination
+            and delivered_members.audience = configured_audiences.audience
+            and delivered_members.segment = configured_audiences.segment
     left join segment_members
-        on delivered_members.segment = segment_members.segment
-        and coalesce(addresses.customer_id, delivered_members.customer_id)
-        = segment_members.customer_id
+        on
+            delivered_members.segment = segment_members.segment
+            and coalesce(addresses.customer_id, delivered_members.customer_id)
+            = segment_members.customer_id
     left join destinations on delivered_members.destination = destinations.destination
     where
         (delivered_members.is_member or delivered_members.in_doubt)
         and desired_members.address is null
-
 ),
 
 -- is_free: never held, because it was decided before (a repeat) or because consent is gone.
 changes as (
-
     select
         destination,
         audience,
@@ -195,11 +181,9 @@ changes as (
         reason,
         is_repeated or not is_contactable as is_free
     from leaving
-
 ),
 
 judged as (
-
     select
         *,
         case
@@ -213,18 +197,16 @@ judged as (
             when suppressed_because is not null then suppressed_because
             when not is_in_tool and not may_create then 'not_in_tool'
             when rejections >= coalesce(max_rejections, 5)
-                then {{ dbt.concat(["'parked: '", "coalesce(rejected_reason, 'rejected')"]) }}
+                then {{ dbt.concat(["'parked: '", rejected]) }}
             when retry_from_publication_id > {{ planned_publication_id() }}
-                then {{ dbt.concat(["'waits_for_retry: '", "coalesce(rejected_reason, 'rejected')"]) }}
+                then {{ dbt.concat(["'waits_for_retry: '", rejected]) }}
             else reason
         end as status_reason
     from changes
-
 ),
 
 -- The size guard looks at whole audiences.
 sizes as (
-
     select
         destination,
         audience,
@@ -232,11 +214,9 @@ sizes as (
     from delivered_members
     where is_member
     group by destination, audience
-
 ),
 
 deliverable_sizes as (
-
     select
         destination,
         audience,
@@ -244,11 +224,9 @@ deliverable_sizes as (
     from joining
     where suppressed_because is null and (is_in_tool or may_create)
     group by destination, audience
-
 ),
 
 moving as (
-
     select
         destination,
         audience,
@@ -256,11 +234,9 @@ moving as (
     from judged
     where status = 'planned' and not is_free
     group by destination, audience
-
 ),
 
 guarded as (
-
     select
         moving.destination,
         moving.audience,
@@ -284,21 +260,22 @@ guarded as (
         end as held_because
     from moving
     left join configured_audiences
-        on moving.destination = configured_audiences.destination
-        and moving.audience = configured_audiences.audience
+        on
+            moving.destination = configured_audiences.destination
+            and moving.audience = configured_audiences.audience
     left join synced_audiences
-        on moving.destination = synced_audiences.destination
-        and moving.audience = synced_audiences.audience
+        on
+            moving.destination = synced_audiences.destination
+            and moving.audience = synced_audiences.audience
     left join sizes
         on moving.destination = sizes.destination and moving.audience = sizes.audience
     left join deliverable_sizes
-        on moving.destination = deliverable_sizes.destination
-        and moving.audience = deliverable_sizes.audience
-
+        on
+            moving.destination = deliverable_sizes.destination
+            and moving.audience = deliverable_sizes.audience
 ),
 
 final as (
-
     select
         judged.destination,
         judged.audience,
@@ -308,7 +285,8 @@ final as (
         judged.address,
         judged.may_create,
         case
-            when judged.status = 'planned' and not judged.is_free
+            when
+                judged.status = 'planned' and not judged.is_free
                 and guarded.held_because is not null then 'held'
             else judged.status
         end as status,
@@ -322,7 +300,6 @@ final as (
     from judged
     left join guarded
         on judged.destination = guarded.destination and judged.audience = guarded.audience
-
 )
 
 select * from final

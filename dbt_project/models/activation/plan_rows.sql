@@ -8,25 +8,22 @@
     )
 }}
 
+{%- set rejected = "coalesce(rejected_reason, 'rejected')" %}
+
 with
 
 membership_changes as (
-
     select * from {{ ref('membership_changes') }}
-
 ),
 
 profile_changes as (
-
     select
         *,
         {{ dbt.hash('attributes') }} as payload_hash
     from {{ ref('profile_changes') }}
-
 ),
 
 profile_rows as (
-
     select
         destination,
         cast(null as {{ dbt.type_string() }}) as audience,
@@ -51,11 +48,11 @@ profile_rows as (
         case
             when
                 rejections >= coalesce(max_rejections, 5) and rejected_payload_hash = payload_hash
-                then {{ dbt.concat(["'parked: '", "coalesce(rejected_reason, 'rejected')"]) }}
+                then {{ dbt.concat(["'parked: '", rejected]) }}
             when
                 retry_from_publication_id > {{ planned_publication_id() }}
                 and rejected_payload_hash = payload_hash
-                then {{ dbt.concat(["'waits_for_retry: '", "coalesce(rejected_reason, 'rejected')"]) }}
+                then {{ dbt.concat(["'waits_for_retry: '", rejected]) }}
             when is_held then 'audience_held'
             when is_repeated then 'repeated'
             when is_new then 'new_contact'
@@ -63,11 +60,9 @@ profile_rows as (
         end as status_reason,
         may_create
     from profile_changes
-
 ),
 
 membership_rows as (
-
     select
         destination,
         audience,
@@ -83,19 +78,15 @@ membership_rows as (
         status_reason,
         may_create
     from membership_changes
-
 ),
 
 all_rows as (
-
     select * from profile_rows
     union all
     select * from membership_rows
-
 ),
 
 identified as (
-
     select
         {{ dbt.hash(dbt.concat([
             "'" ~ planned_publication_id() ~ "|'",
@@ -105,13 +96,11 @@ identified as (
             "coalesce(address, '')", "'|'",
             "case when address is null then customer_id else '' end",
         ])) }} as plan_row_id,
-        all_rows.*
+        *
     from all_rows
-
 ),
 
 final as (
-
     select
         cast(plan_row_id as {{ dbt.type_string() }}) as plan_row_id,
         cast({{ planned_publication_id() }} as {{ dbt.type_bigint() }}) as publication_id,
@@ -132,13 +121,13 @@ final as (
     from identified
     {%- if is_incremental() %}
     -- A row of this publication that was settled already stays as it is.
-    where plan_row_id not in (
-        select already_planned.plan_row_id
-        from {{ this }} as already_planned
-        where already_planned.publication_id = {{ planned_publication_id() }}
-    )
+    where
+        plan_row_id not in (
+            select already_planned.plan_row_id
+            from {{ this }} as already_planned
+            where already_planned.publication_id = {{ planned_publication_id() }}
+        )
     {%- endif %}
-
 )
 
 select * from final

@@ -3,27 +3,20 @@
 with
 
 desired_profiles as (
-
     select * from {{ ref('desired_profiles') }}
-
 ),
 
 desired_members as (
-
     select * from {{ ref('desired_members') }}
     where suppressed_because is null
-
 ),
 
 membership_changes as (
-
     select * from {{ ref('membership_changes') }}
-
 ),
 
 -- One verdict per address: where two customers share one, a single no is a no.
 addresses as (
-
     select
         address,
         min(customer_id) as customer_id,
@@ -33,34 +26,26 @@ addresses as (
     from {{ ref('contactability') }}
     where channel = 'email'
     group by address
-
 ),
 
 delivered_profiles as (
-
     select * from {{ source('delivery', 'delivered_state') }}
     where
         audience = ''
         and destination in {{ sql_texts(var('enabled_destinations')) }}
-
 ),
 
 subscriber_states as (
-
     select * from {{ source('delivery', 'subscriber_states') }}
-
 ),
 
 destinations as (
-
     select * from {{ source('delivery', 'destinations') }}
-
 ),
 
 -- Everybody we may write to: who should have attributes, and who still has some of ours and
 -- remains contactable, so that they can be cleared.
 people as (
-
     select
         coalesce(desired_profiles.destination, delivered_profiles.destination) as destination,
         coalesce(desired_profiles.address, delivered_profiles.address) as address,
@@ -79,24 +64,24 @@ people as (
         delivered_profiles.retry_from_publication_id
     from desired_profiles
     full outer join delivered_profiles
-        on desired_profiles.destination = delivered_profiles.destination
-        and desired_profiles.address = delivered_profiles.address
+        on
+            desired_profiles.destination = delivered_profiles.destination
+            and desired_profiles.address = delivered_profiles.address
     left join addresses
         on coalesce(desired_profiles.address, delivered_profiles.address) = addresses.address
     where addresses.is_contactable
-
 ),
 
 reachable as (
-
     select
         people.*,
         subscriber_states.vendor_id is null as is_new,
         destinations.max_rejections
     from people
     left join subscriber_states
-        on people.destination = subscriber_states.destination
-        and people.address = subscriber_states.address
+        on
+            people.destination = subscriber_states.destination
+            and people.address = subscriber_states.address
     left join destinations on people.destination = destinations.destination
     where
         coalesce(subscriber_states.state, 'subscribed') = 'subscribed'
@@ -108,11 +93,9 @@ reachable as (
                 and people.evidence in ('double', 'single')
             )
         )
-
 ),
 
 wanted_values as (
-
     select
         reachable.destination,
         reachable.address,
@@ -120,12 +103,10 @@ wanted_values as (
         entries.value
     from reachable
     {{ join_json_entries('reachable.desired_attributes', 'entries') }}
-
 ),
 
 -- What the tool has, or, where the last attempt is in doubt, may have.
 sent_values as (
-
     select
         reachable.destination,
         reachable.address,
@@ -143,11 +124,9 @@ sent_values as (
     {{ join_json_entries('reachable.pending_attributes', 'entries') }}
     where
         reachable.is_repeated
-
 ),
 
 known_values as (
-
     select
         destination,
         address,
@@ -155,11 +134,9 @@ known_values as (
         cast(max(cast(value as {{ dbt.type_string() }})) as {{ json_type() }}) as value
     from sent_values
     group by destination, address, attribute
-
 ),
 
 differences as (
-
     select
         coalesce(wanted_values.destination, known_values.destination) as destination,
         coalesce(wanted_values.address, known_values.address) as address,
@@ -168,14 +145,13 @@ differences as (
         known_values.value as known_value
     from wanted_values
     full outer join known_values
-        on wanted_values.destination = known_values.destination
-        and wanted_values.address = known_values.address
-        and wanted_values.attribute = known_values.attribute
-
+        on
+            wanted_values.destination = known_values.destination
+            and wanted_values.address = known_values.address
+            and wanted_values.attribute = known_values.attribute
 ),
 
 changed as (
-
     select
         reachable.destination,
         reachable.address,
@@ -183,46 +159,42 @@ changed as (
         {{ json_list_of('differences.attribute') }} as changed_fields
     from reachable
     inner join differences
-        on reachable.destination = differences.destination
-        and reachable.address = differences.address
+        on
+            reachable.destination = differences.destination
+            and reachable.address = differences.address
     where
         reachable.is_repeated
         or coalesce(differences.wanted_value, cast('null' as {{ json_type() }}))
         <> coalesce(differences.known_value, cast('null' as {{ json_type() }}))
     group by reachable.destination, reachable.address
-
 ),
 
 -- Attributes go only for the sake of an audience that is not held: one that is joined or left now,
 -- or one the person is in already.
 held_people as (
-
     select
         destination,
         address
     from membership_changes
     where status = 'held'
     group by destination, address
-
 ),
 
 free_people as (
-
     select
         desired_members.destination,
         desired_members.address
     from desired_members
     left join membership_changes
-        on desired_members.destination = membership_changes.destination
-        and desired_members.audience = membership_changes.audience
-        and desired_members.address = membership_changes.address
+        on
+            desired_members.destination = membership_changes.destination
+            and desired_members.audience = membership_changes.audience
+            and desired_members.address = membership_changes.address
     where coalesce(membership_changes.status, 'planned') = 'planned'
     group by desired_members.destination, desired_members.address
-
 ),
 
 final as (
-
     select
         reachable.destination,
         reachable.customer_id,
@@ -247,14 +219,15 @@ final as (
     left join changed
         on reachable.destination = changed.destination and reachable.address = changed.address
     left join held_people
-        on reachable.destination = held_people.destination
-        and reachable.address = held_people.address
+        on
+            reachable.destination = held_people.destination
+            and reachable.address = held_people.address
     left join free_people
-        on reachable.destination = free_people.destination
-        and reachable.address = free_people.address
+        on
+            reachable.destination = free_people.destination
+            and reachable.address = free_people.address
     -- A new contact is created even without attributes, so that it can join its audiences.
     where changed.address is not null or reachable.is_new
-
 )
 
 select * from final

@@ -37,10 +37,11 @@ def plan_summary(dsn: str, publication_id: int | None, settings: Settings) -> di
     "audience", "segment", "reason", "rows"}]}``. ``calls`` are the writing API calls it takes.
     """
     with connect(dsn, application_name="kundenkreis plan summary") as connection:
-        publication_id = publication_id or _newest_plan(connection)
+        newest = _newest_plan(connection)
+        publication_id = publication_id or newest
         rows = (
             []
-            if publication_id is None
+            if newest is None  # no night has planned anything yet
             else connection.execute(_COUNTS.encode(), (publication_id,)).fetchall()
         )
     destinations: dict[str, dict[str, Any]] = {
