@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+import psycopg
 import typer
 from rich.console import Console
 
 from kundenkreis.errors import KundenkreisError
+from kundenkreis.redaction import first_lines
 from kundenkreis.terminal import NightWatch, detached_console, print_night, print_plan
 
 app = typer.Typer(
@@ -36,21 +38,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """Entry point: turns our own errors into one message and exit code 1."""
+    """Entry point: turns our own errors, and the database's, into one message and exit code 1."""
     try:
         app()
     except KundenkreisError as error:
-        errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(type(error).__name__, str(error))
+    except psycopg.Error as error:
+        _fail("WarehouseError", f"PostgreSQL refused: {first_lines(str(error))}")
+
+
+def _fail(kind: str, message: str) -> NoReturn:
+    errors.print(f"[bold red]{kind}[/]: ", end="")
+    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 @app.command()
 def run(as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Run one night in this process: the real DAG, start to end."""
+    day = _date(as_of)
     _start_warehouse_if_embedded()
     _use_sandbox_if_nothing_else()
-    _run_night(_date(as_of), as_json)
+    _run_night(day, as_json)
 
 
 @app.command()
@@ -103,13 +112,16 @@ def plan(as_json: AsJson = False) -> None:
     from kundenkreis.settings import load_settings
     from kundenkreis.warehouse.connection import connect, warehouse_dsn
     from kundenkreis.warehouse.publish import current_publication
+    from kundenkreis.warehouse.schema import ensure_schemas
 
+    settings = load_settings()
     dsn = warehouse_dsn()
+    ensure_schemas(dsn)
     with connect(dsn) as connection:
         publication = current_publication(connection)
     if publication is None:
         raise KundenkreisError("Nothing was published yet. `kundenkreis run` runs a night.")
-    summary = activation.plan_summary(dsn, publication.publication_id, load_settings())
+    summary = activation.plan_summary(dsn, publication.publication_id, settings)
     if as_json:
         _print_json(summary)
     else:
@@ -129,8 +141,10 @@ def dbt(context: typer.Context) -> None:
     from kundenkreis.warehouse.connection import connect, dbt_environment, warehouse_dsn
     from kundenkreis.warehouse.dbt import night_vars
     from kundenkreis.warehouse.publish import BLUE, GREEN, current_publication, live_schema
+    from kundenkreis.warehouse.schema import ensure_schemas
 
     dsn = warehouse_dsn()
+    ensure_schemas(dsn)
     with connect(dsn) as connection:
         published = current_publication(connection)
         colour = GREEN if live_schema(connection) == BLUE else BLUE
@@ -255,9 +269,12 @@ def _run_night(as_of: date | None, as_json: bool) -> None:
     from kundenkreis.local_run import run_night
     from kundenkreis.settings import load_settings
     from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
 
-    load_settings()  # a mistake in the config shows before anything starts
+    # A mistake in the config and an unreachable warehouse show before anything starts.
+    load_settings()
     dsn = warehouse_dsn()
+    ensure_schemas(dsn)
     watch = NightWatch(detached_console(2 if as_json else 1))
     try:
         outcome = run_night(as_of, watch)
@@ -311,7 +328,8 @@ def _use_sandbox_if_nothing_else(until_yesterday: bool = False) -> None:
         state = running
     else:
         return
-    console.print(f"No connection is set: the sandbox on port {state.port} is used.")
+    # Not on the standard output, which may be JSON.
+    errors.print(f"No connection is set: the sandbox on port {state.port} is used.")
     os.environ.update({name: state.connections[name] for name in wanted & set(state.connections)})
 
 

@@ -88,14 +88,20 @@ def advance(days: int) -> SandboxState:
     """Let days pass in the running sandbox.
 
     Raises:
-        KundenkreisError: no sandbox runs.
+        KundenkreisError: no sandbox runs, or it failed.
     """
     state = running()
     if state is None:
         raise KundenkreisError("No sandbox runs. `kundenkreis sandbox start` starts one.")
-    httpx.post(
-        f"http://127.0.0.1:{state.port}/_sandbox/advance", json={"days": days}, timeout=300
-    ).raise_for_status()
+    try:
+        httpx.post(
+            f"http://127.0.0.1:{state.port}/_sandbox/advance", json={"days": days}, timeout=300
+        ).raise_for_status()
+    except httpx.HTTPError as error:
+        raise KundenkreisError(
+            f"The sandbox did not advance: {type(error).__name__}. Its log: "
+            f"{_folder() / 'server.log'}"
+        ) from None
     return running() or state
 
 

@@ -113,7 +113,7 @@ def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -
         for audience, counts in content["audiences"].items():
             reasons.update(counts["suppressed"])
             table.add_row(
-                audience,
+                escape(audience),
                 f"{counts['add']:,}",
                 f"{counts['remove']:,}",
                 f"{counts['held']:,}",
@@ -151,7 +151,7 @@ _NUMBERS = {
 def _counts(title: str, counts: dict[str, int]) -> Table:
     table = _table(title, "customers")
     for name, count in counts.items():
-        table.add_row(name, f"{count:,}")
+        table.add_row(escape(name), f"{count:,}")
     return table
 
 
@@ -164,7 +164,7 @@ def _delivery(destination: str, summary: dict[str, Any]) -> Table:
             sum(counts.get(outcome, 0) for counts in operations.values()) for outcome in outcomes
         )
         table.add_row(
-            audience,
+            escape(audience),
             f"{operations.get('add', {}).get('confirmed', 0):,}",
             f"{operations.get('remove', {}).get('confirmed', 0):,}",
             *(f"{total:,}" for total in totals),
@@ -175,5 +175,6 @@ def _delivery(destination: str, summary: dict[str, Any]) -> Table:
 def _rejected(rows: list[dict[str, Any]]) -> Table:
     table = _table("kept in quarantine", "table", "reason", "rows")
     for row in rows:
-        table.add_row(row["source"], row["table_name"], row["reason_code"], f"{row['records']:,}")
+        names = (escape(row[key]) for key in ("source", "table_name", "reason_code"))
+        table.add_row(*names, f"{row['records']:,}")
     return table
