@@ -41,7 +41,7 @@ both = pytest.mark.parametrize("source", ["woocommerce", "hubspot"])
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handle]:
-    with running_sandbox(tmp_path_factory.mktemp("sandbox"), customers=250, seed=3) as handle:
+    with running_sandbox(tmp_path_factory.mktemp("sandbox"), customers=300, seed=3) as handle:
         yield handle
 
 

@@ -441,11 +441,13 @@ def _sqlalchemy_style(dsn: str) -> str:
 @contextlib.contextmanager
 def _exclusive(run: Run) -> Iterator[None]:
     """Two runs of one source would empty each other's staging tables: they take turns."""
-    with connect(run.dsn, application_name=f"kundenkreis extract {run.source}") as connection:
-        connection.execute("set local lock_timeout = '10min'")
+    name = f"kundenkreis extract {run.source}"
+    # A session lock: it ends with the session, however that ends, and holds no transaction open.
+    with connect(run.dsn, application_name=name, autocommit=True) as connection:
+        connection.execute("set lock_timeout = '10min'")
         try:
             connection.execute(
-                "select pg_advisory_xact_lock(hashtext(%s))", (f"kundenkreis extract {run.schema}",)
+                "select pg_advisory_lock(hashtext(%s))", (f"kundenkreis extract {run.schema}",)
             )
         except Exception:
             raise WarehouseError(

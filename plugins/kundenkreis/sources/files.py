@@ -349,7 +349,8 @@ def find_files(dataset: FileDataset, folder: Path) -> list[File]:
         # Path.glob takes no absolute pattern.
         matches = glob.glob(base, recursive=True) if glob.has_magic(base) else [base]  # noqa: PTH207
         for match in (Path(match) for match in matches):
-            if match.is_file():
+            # "~$..." is what office programs put beside an open workbook.
+            if match.is_file() and not match.name.startswith("~$"):
                 name = os.path.relpath(match, _fixed_part(base))
                 files.append(File(index, name, _content_hash(match), match))
         if not any(file.pattern == index for file in files):
@@ -727,6 +728,10 @@ def _as_text(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _as_text(column.cast(kind.value_type))
+    if pa.types.is_decimal(kind):
+        # A cast would write small values as 1E-7.
+        texts = [None if value is None else f"{value:f}" for value in column.to_pylist()]
+        return pa.array(texts, pa.string())
     if pa.types.is_floating(kind):
         return pa.array([_plain_number(value) for value in column.to_pylist()], pa.string())
     if pa.types.is_timestamp(kind):

@@ -243,7 +243,7 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
             "order": pa.array([1, 2]),
             "at": pa.array([datetime(2026, 1, 1, 12, 0, 0, 5)] * 2, pa.timestamp("ns")),
             "product": pa.array(["Cup", "Tea"]).dictionary_encode(),
-            "quantity": pa.array([Decimal("1.5"), Decimal("2")]),
+            "quantity": pa.array([Decimal("1.5000000"), Decimal("0.0000002")]),
             "price": pa.array([0.1 + 0.2, 1e-7]),
         }
     )
@@ -253,7 +253,7 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     assert rows[0]["unit_price"] == Decimal("0.3")
     assert rows[1]["unit_price"] == Decimal("1E-7")
     assert rows[0]["ordered_at"] == datetime(2026, 1, 1, 11, 0, 0, 5, tzinfo=UTC)
-    assert rows[1]["line_amount"] == Decimal("2E-7")
+    assert rows[1]["quantity"] == Decimal("2E-7")
 
 
 def test_a_broken_parquet_file_is_one_error(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"decimal_separator": ",", "thousands_separator": ","}, "must differ"),
         ({"columns": {**LINES, "currency": {"constant": "x", "column": "y"}}}, "exactly one of"),
         ({"columns": {**LINES, "currency": {"cases": [{"column": "a", "value": "b"}]}}}, "exactly"),
-        ({"colums": {}}, "Extra inputs"),
+        ({"sheets": {}}, "Extra inputs"),
     ],
 )
 def test_settings_say_what_is_wrong(change: dict[str, Any], message: str) -> None:
