@@ -1,18 +1,22 @@
 """One night in this process: the real DAG, run by Airflow's own `dag.test()`.
 
-Nothing else has to be running. Airflow's metadata of these runs is an SQLite file of its own, so
-a scheduler that works on the main metadata database never picks one up, and a run that was killed
+Nothing else has to be running. Airflow's metadata of each run is an SQLite file of its own, so a
+scheduler that works on the main metadata database never picks one up, and a run that was killed
 disturbs no later one. Airflow's log goes to a file; the terminal shows the night's progress.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +58,48 @@ def run_night(as_of: date | None, watch: Watch) -> LocalRun:
     logs = home() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"night_{datetime.now(UTC):%Y%m%dT%H%M%S}_{os.getpid()}.log"
-    database = home() / "airflow" / "in_process.db"
-    database.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(airflow_environment(f"sqlite:///{database}"))
-    # A person is waiting: connectors retry on their own, whole tasks do not.
-    os.environ.setdefault("KUNDENKREIS_TASK_RETRIES", "0")
-    with _output_to(log):
-        _prepare_metadata()
-        dag = _load_dag()
-        return _run(dag, as_of, watch, log)
+    with _metadata_database() as database:
+        os.environ.update(airflow_environment(f"sqlite:///{database}"))
+        # A person is waiting: connectors retry on their own, whole tasks do not.
+        os.environ.setdefault("KUNDENKREIS_TASK_RETRIES", "0")
+        with _output_to(log):
+            return _run(_load_dag(), as_of, watch, log)
 
 
-def _prepare_metadata() -> None:
-    from airflow.utils.db import check_migrations, initdb
+@contextmanager
+def _metadata_database() -> Iterator[Path]:
+    """A fresh Airflow metadata database for one run, so that runs never meet in one file.
 
-    try:
-        check_migrations(0)
-    except (TimeoutError, SystemExit, Exception):  # a new or an older file
-        initdb()
+    It is a copy of a template that is made once per Airflow version, because creating all of
+    Airflow's tables takes seconds.
+    """
+    folder = home() / "airflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    template = folder / f"metadata_{version('apache-airflow-core')}.db"
+    if not template.exists():
+        _create_template(template)
+    with tempfile.TemporaryDirectory(prefix="run_", dir=folder) as run_folder:
+        database = Path(run_folder) / "metadata.db"
+        shutil.copyfile(template, database)
+        yield database
+
+
+def _create_template(template: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="template_", dir=template.parent) as folder:
+        database = Path(folder) / "metadata.db"
+        completed = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env={**os.environ, **airflow_environment(f"sqlite:///{database}")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if completed.returncode:
+            raise KundenkreisError(
+                f"Airflow could not create its metadata database in {template.parent}: "
+                f"{completed.stderr.strip().splitlines()[-1:]}"
+            )
+        database.replace(template)  # at once, and the same whoever comes first
 
 
 def _load_dag() -> Any:
