@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 
 _BATCH = 1_000
 
 _INSERT = """
 insert into quarantine.rejected_records
     (record_hash, source, table_name, record_key, reason_code, reason, payload, run_id)
-values (%s, %s, %s, %s, %s, %s, %s, %s)
+values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s)
 on conflict (record_hash) do update
     set run_id = excluded.run_id, reason = excluded.reason, last_rejected_at = now()
 """
@@ -64,36 +64,38 @@ def record_rejections(
 
 def _parameters(rows: Iterable[Rejection], run_id: str) -> Iterator[tuple[Any, ...]]:
     for row in rows:
-        payload = _dumps(dict(row.payload))
-        identity = "\x1f".join(
-            (row.source, row.table_name, row.record_key or "", row.reason_code, payload)
-        )
+        key = None if row.record_key is None else _storable(row.record_key)
+        payload = json.dumps(_plain(row.payload), sort_keys=True, ensure_ascii=False)
+        identity = "\x1f".join((row.source, row.table_name, key or "", row.reason_code, payload))
         yield (
             hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest(),
             row.source,
             row.table_name,
-            row.record_key,
+            key,
             row.reason_code,
-            row.reason,
-            Jsonb(dict(row.payload), dumps=_dumps),
+            _storable(row.reason),
+            payload,
             run_id,
         )
 
 
-def _dumps(value: Any) -> str:
-    import json
-
-    # A NUL cannot be stored in jsonb; the replacement keeps the rest of the row.
-    return json.dumps(value, default=_plain, sort_keys=True, ensure_ascii=False).replace(
-        "\\u0000", "\\ufffd"
-    )
-
-
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    """What jsonb can hold. A row is kept however odd it is: it is here because it is odd."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {_storable(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, date | datetime):
         return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    return str(value)
+        value = value.decode("utf-8", errors="replace")
+    return _storable(str(value))
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds neither a NUL nor half of a surrogate pair."""
+    return text.replace("\0", "\ufffd").encode("utf-8", errors="replace").decode()
