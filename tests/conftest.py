@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -16,6 +17,14 @@ for _name in list(os.environ):
     if _name.startswith(("AIRFLOW_CONN_", "KUNDENKREIS_CONFIG", "KUNDENKREIS_FAILPOINT")):
         del os.environ[_name]
 _HOME = Path(tempfile.mkdtemp(prefix="kundenkreis-tests-"))
+
+
+def _remove_home(owner: int = os.getpid()) -> None:
+    if os.getpid() == owner:  # a forked child that ends must leave it alone
+        shutil.rmtree(_HOME, ignore_errors=True)
+
+
+atexit.register(_remove_home)
 os.environ["KUNDENKREIS_HOME"] = str(_HOME)
 os.environ["AIRFLOW_HOME"] = str(_HOME / "airflow")
 os.environ["DO_NOT_TRACK"] = "1"
@@ -39,7 +48,6 @@ def postgres() -> Iterator[object]:
     ensure_schemas(server.dsn(_TEMPLATE))
     yield server
     embedded.stop(server)
-    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture
