@@ -198,20 +198,18 @@ def report(run: RunContext) -> Summary:
 
 
 def _dbt_build(run: RunContext, schema: str, select: str, **variables: Any) -> dict[str, int]:
-    from kundenkreis.warehouse.connection import connect
     from kundenkreis.warehouse.dbt import night_vars, run_dbt
-    from kundenkreis.warehouse.publish import require_lease
+    from kundenkreis.warehouse.publish import building
 
-    with connect(run.dsn) as connection:
-        require_lease(connection, run.run_id, schema)
     known = {"publication_id": 0, "run_id": "", **variables}
-    return run_dbt(
-        "build",
-        ["--select", select, "--exclude-resource-type", "unit_test"],
-        dsn=run.dsn,
-        variables=night_vars(run.settings, run.as_of_date, schema, **known),
-        progress=run.progress,
-    )
+    with building(run.dsn, run.run_id, schema, run.progress):
+        return run_dbt(
+            "build",
+            ["--select", select, "--exclude-resource-type", "unit_test"],
+            dsn=run.dsn,
+            variables=night_vars(run.settings, run.as_of_date, schema, **known),
+            progress=run.progress,
+        )
 
 
 def _quarantine_rejected_orders(run: RunContext) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from typing import Any
 
@@ -309,6 +309,65 @@ def test_a_run_that_was_overtaken_neither_builds_nor_publishes(
         publishing.require_lease(connection, "run-1", schema)
     publishing.require_lease(connection, "run-2", schema)
     assert publishing.current_publication(connection) is None
+
+
+def _waits_for_a_lock(connection: psycopg.Connection) -> bool:
+    query = (
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted and "
+        "database = (select oid from pg_database where datname = current_database()))"
+    )
+    return bool(_rows(connection, query)[0][0])
+
+
+def test_nobody_chooses_a_colour_while_one_is_being_published(
+    warehouse_dsn: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would choose the colour that is public a moment later."""
+    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+    chosen: list[str] = []
+
+    def choose(over: threading.Event) -> None:
+        chosen.append(publishing.begin_build(warehouse_dsn, "run-3", NEXT_DAY, False))
+
+    with ExitStack() as threads:
+
+        def before_commit(name: str) -> None:
+            if name == "publish.before_commit":
+                threads.enter_context(_in_thread(choose))
+                while not chosen and not _waits_for_a_lock(connection):
+                    pass
+
+        monkeypatch.setattr(publishing, "reach", before_commit)
+        assert _publish(warehouse_dsn, "run-2", schema).schema_name == GREEN
+    assert chosen == [BLUE]
+
+
+def test_two_runs_never_write_at_once(warehouse_dsn: str, connection: psycopg.Connection) -> None:
+    """One that was overtaken in the middle of a build ends it first, and builds no more."""
+    schema = publishing.begin_build(warehouse_dsn, "run-1", DAY, False)
+    course: list[str] = []
+
+    def overtake(over: threading.Event) -> None:
+        publishing.begin_build(warehouse_dsn, "run-2", DAY, False)
+        with publishing.building(warehouse_dsn, "run-2", schema, course.append):
+            course.append("run-2 builds")
+
+    with (
+        ExitStack() as threads,
+        publishing.building(warehouse_dsn, "run-1", schema, course.append),
+    ):
+        threads.enter_context(_in_thread(overtake))
+        while "run-2 builds" not in course and not _waits_for_a_lock(connection):
+            pass
+        course.append("run-1 ends")
+    assert course == ["waits for the build of another run to end", "run-1 ends", "run-2 builds"]
+    with (
+        pytest.raises(Superseded),
+        publishing.building(warehouse_dsn, "run-1", schema, course.append),
+    ):
+        course.append("run-1 builds again")
+    assert len(course) == 3
 
 
 def test_a_run_that_never_began_does_not_publish(

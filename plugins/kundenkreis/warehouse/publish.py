@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -26,6 +27,7 @@ BLUE, GREEN, BACKFILL = "marts_blue", "marts_green", "marts_backfill"
 HISTORY_PREFIX = "history_"
 
 _BUILD_LOCK = 7_202_611_002
+_DBT_LOCK = 7_202_611_003
 
 _LIVE_SCHEMA = """
 select distinct target_schema.nspname
@@ -170,6 +172,26 @@ def require_lease(connection: psycopg.Connection, run_id: str, schema: str) -> N
         )
 
 
+@contextmanager
+def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]) -> Iterator[None]:
+    """Hold the right to write with dbt, for as long as the block lasts.
+
+    The lease says who may build, but a run that lost it may be in the middle of a build, and
+    staging and intermediate tables are the same for every colour. The lock ends with the session,
+    so a run that died never holds it.
+
+    Raises:
+        Superseded: another run builds now.
+    """
+    with connect(dsn, application_name="kundenkreis build", autocommit=True) as connection:
+        row = connection.execute("select pg_try_advisory_lock(%s)", (_DBT_LOCK,)).fetchone()
+        if row != (True,):
+            progress("waits for the build of another run to end")
+            connection.execute("select pg_advisory_lock(%s)", (_DBT_LOCK,))
+        require_lease(connection, run_id, schema)
+        yield
+
+
 def mark_dirty(dsn: str, schema: str, reason: str) -> None:
     """Remember that a colour failed its gate; it is never published before it is built anew."""
     with connect(dsn) as connection:
@@ -276,6 +298,8 @@ def _publish_once(
     # Below deadlock_timeout: readers and publisher never wait for each other long enough to
     # deadlock; the whole transaction is retried instead.
     connection.execute("set local lock_timeout = '100ms'")
+    # Nobody chooses a colour between this look at the lease and the commit.
+    connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
     require_lease(connection, run_id, schema)
     _require_clean(connection, schema)
     built = _columns(connection, schema)
