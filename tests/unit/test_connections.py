@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -14,7 +15,8 @@ from kundenkreis.connections import (
     parse_connection,
 )
 from kundenkreis.errors import CredentialError, WarehouseError
-from kundenkreis.warehouse.connection import connect, dsn_of
+from kundenkreis.settings import repository_root
+from kundenkreis.warehouse.connection import connect, dbt_environment, dsn_of
 
 SECRET = "s3cret-value"
 
@@ -157,6 +159,20 @@ def test_a_warehouse_uri_survives_every_character() -> None:
         "dbname": "my data",
         "sslmode": "require",
     }
+
+
+def test_dbt_is_told_the_same_warehouse() -> None:
+    dsn = "postgresql://us%40er:p%2Fw@db.example.com:6543/data?sslmode=verify-full"
+    assert dbt_environment(dsn) == {
+        "KUNDENKREIS_DBT_HOST": "db.example.com",
+        "KUNDENKREIS_DBT_PORT": "6543",
+        "KUNDENKREIS_DBT_USER": "us@er",
+        "KUNDENKREIS_DBT_PASSWORD": "p/w",
+        "KUNDENKREIS_DBT_DBNAME": "data",
+        "KUNDENKREIS_DBT_SSLMODE": "verify-full",
+    }
+    profiles = (repository_root() / "dbt_project" / "profiles.yml").read_text()
+    assert set(re.findall(r"env_var\('(\w+)'", profiles)) == set(dbt_environment(dsn))
 
 
 def test_an_unreachable_warehouse_is_named_without_its_password() -> None:

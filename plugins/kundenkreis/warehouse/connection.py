@@ -79,6 +79,7 @@ def dbt_environment(dsn: str) -> dict[str, str]:
         "KUNDENKREIS_DBT_USER": str(parts.get("user") or ""),
         "KUNDENKREIS_DBT_PASSWORD": str(parts.get("password") or ""),
         "KUNDENKREIS_DBT_DBNAME": str(parts.get("dbname") or "warehouse"),
+        "KUNDENKREIS_DBT_SSLMODE": str(parts.get("sslmode") or "prefer"),
     }
 
 
