@@ -91,3 +91,13 @@ def shared_data() -> Path:
     if not named or not (folder / "online_retail").is_dir():
         pytest.skip("KUNDENKREIS_DATA does not name a folder with online_retail/ and cdnow/")
     return folder
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where the data sets must be there, a test skipped for want of them has failed."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    wanted = os.environ.get("KUNDENKREIS_REQUIRE_DATA") == "1"
+    if wanted and report.skipped and "KUNDENKREIS_" in str(report.longrepr):
+        report.outcome = "failed"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
+from kundenkreis.settings import home
 from tests.night.conftest import FIRST_NIGHT, Household
 
 pytestmark = [pytest.mark.integration, pytest.mark.night]
@@ -125,3 +127,40 @@ def test_a_past_date_fills_history_only(shop: Household) -> None:
     assert shop.rows(f"select count(*) from history.rfm_cutoffs where as_of_date = '{past}'") == [
         (12,)
     ]
+
+
+def test_logs_docs_and_results_hold_no_address_and_no_secret(shop: Household) -> None:
+    """Runs last: over everything the nights above wrote, the failed one included."""
+    addresses = {
+        row[0].strip().lower()
+        for row in shop.rows(
+            "select email from raw_hubspot.contacts "
+            "union select email from raw_woocommerce.customers "
+            "union select billing_email from raw_woocommerce.orders "
+            "union select address from activation.subscriber_states"
+        )
+        if row[0] and "@" in row[0]
+    }
+    secrets = {
+        part
+        for value in shop.sandbox.connections.values()
+        if (part := json.loads(value).get("password"))
+    }
+    assert len(addresses) > 100
+    assert len(secrets) == 4
+    texts = {
+        str(file): file.read_text(errors="replace").lower()
+        for folder in ("logs", "data_docs", "dbt")
+        for file in (home() / folder).rglob("*")
+        if file.is_file() and file.suffix not in (".msgpack", ".gif", ".png")
+    }
+    assert any("night_" in name for name in texts)
+    assert any("data_docs" in name for name in texts)
+    for table in ("operations.task_results", "quality.gate_results", "activation.sync_runs"):
+        texts[table] = str(shop.rows(f"select t::text from {table} as t")).lower()
+    found = {
+        name
+        for name, text in texts.items()
+        if any(word in text for word in addresses) or any(word.lower() in text for word in secrets)
+    }
+    assert not found
