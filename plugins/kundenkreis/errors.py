@@ -31,6 +31,10 @@ class WarehouseError(KundenkreisError):
     """The warehouse cannot do what was asked. Names the object and what to do."""
 
 
+class PublicationRefused(KundenkreisError):
+    """The marts may not be published as they are; trying again changes nothing."""
+
+
 class TransformError(KundenkreisError):
     """dbt stopped. Names the model or test that failed and the database's message."""
 

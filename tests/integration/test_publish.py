@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from kundenkreis.errors import Superseded, WarehouseError
+from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
 from kundenkreis.settings import repository_root
 from kundenkreis.warehouse import publish as publishing
 from kundenkreis.warehouse.publish import BACKFILL, BLUE, GREEN, Publication
@@ -183,7 +183,7 @@ def test_what_would_break_readers_is_refused_with_the_list(
 ) -> None:
     first = _publish_a_contract(warehouse_dsn)
     schema = _build(warehouse_dsn, "run-2", **BREAKING)
-    with pytest.raises(WarehouseError) as raised:
+    with pytest.raises(PublicationRefused) as raised:
         _publish(warehouse_dsn, "run-2", schema)
     for change in (
         "orders.revenue is double precision, was numeric(18,4)",
@@ -228,7 +228,7 @@ def test_somebodys_own_view_on_what_changes_is_listed_and_never_dropped(
     connection.execute("create schema bi")
     connection.execute('create view bi."Revenue" as select sum(revenue) as total from marts.orders')
     schema = _build(warehouse_dsn, "run-2", **BREAKING)
-    with pytest.raises(WarehouseError, match=r'other views stand on it: bi\."Revenue"\. Drop'):
+    with pytest.raises(PublicationRefused, match=r'other views stand on it: bi\."Revenue"\. Drop'):
         _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
     assert _rows(connection, 'select total from bi."Revenue"') == [(10,)]
     assert publishing.current_publication(connection) == first
@@ -386,7 +386,7 @@ def test_a_colour_that_failed_its_gate_is_not_published_before_it_is_built_anew(
     publishing.mark_dirty(warehouse_dsn, schema, "gate_marts failed in run run-2")
     publishing.mark_dirty(warehouse_dsn, schema, "gate_marts failed in run run-2 again")
     with pytest.raises(
-        WarehouseError, match=r"marts_green must not be published: .* again\. Clear"
+        PublicationRefused, match=r"marts_green must not be published: .* again\. Clear"
     ):
         _publish(warehouse_dsn, "run-2", schema)
     assert publishing.current_publication(connection) == first
@@ -468,7 +468,7 @@ def test_a_history_table_that_is_missing_is_named(
 ) -> None:
     schema = _build(warehouse_dsn, "run-1", orders=ORDERS, history_moods=_cutoffs(DAY))
     with pytest.raises(
-        WarehouseError, match=r"marts_blue\.history_moods has no table history\.moods"
+        PublicationRefused, match=r"marts_blue\.history_moods has no table history\.moods"
     ):
         _publish(warehouse_dsn, "run-1", schema)
     assert publishing.current_publication(connection) is None

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kundenkreis.errors import Superseded, WarehouseError
+from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
 from kundenkreis.failpoints import reach
 from kundenkreis.warehouse.connection import connect
 
@@ -232,7 +232,8 @@ def publish(
         allow_contract_change: permit columns of ``marts`` to be dropped, retyped or reordered.
 
     Raises:
-        WarehouseError: the colour is dirty, breaks the contract, or readers held on too long.
+        PublicationRefused: the colour is dirty or would break the contract.
+        WarehouseError: readers held on too long.
         Superseded: another run builds now.
     """
     begun = time.monotonic()
@@ -307,7 +308,7 @@ def _publish_once(
     views = _columns(connection, "marts")
     breaking = _contract_changes(views, tables)
     if breaking and not allow_contract_change:
-        raise WarehouseError(
+        raise PublicationRefused(
             "Publishing would break what readers of schema marts rely on: "
             + "; ".join(breaking)
             + ". If it is meant, run once with KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1."
@@ -335,7 +336,7 @@ def _require_clean(connection: psycopg.Connection, schema: str) -> None:
         "select reason from operations.dirty_schemas where schema_name = %s", (schema,)
     ).fetchone()
     if row:
-        raise WarehouseError(
+        raise PublicationRefused(
             f"{schema} must not be published: {row[0]}. Clear `transform` and downstream to "
             "build it anew."
         )
@@ -371,7 +372,7 @@ def _drop_changed_views(
     changed = [name for name in views if _contract_changes({name: views[name]}, tables)]
     dependents = [row[0] for row in connection.execute(_DEPENDENTS, (changed,))]
     if dependents:
-        raise WarehouseError(
+        raise PublicationRefused(
             f"The contract of marts.{', marts.'.join(changed)} changes, but other views stand on "
             f"it: {', '.join(dependents)}. Drop or change them, then clear `publish`; nothing is "
             "dropped for you."
@@ -405,7 +406,7 @@ def _copy_history(
             continue
         target = name.removeprefix(HISTORY_PREFIX)
         if target not in targets:
-            raise WarehouseError(
+            raise PublicationRefused(
                 f"{schema}.{name} has no table history.{target} to go to. "
                 "Run `kundenkreis warehouse migrate`."
             )
