@@ -27,6 +27,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -64,13 +65,31 @@ def config_folder() -> Path:
     return repository_root() / path
 
 
+_FOUR: dict[str, JsonValue] = {
+    "minItems": 4,
+    "maxItems": 4,
+}  # for editors; the validator below explains itself
+
+
 class RfmFallbackCutoffs(BaseModel):
-    """Fixed cut points for a dimension whose quantiles collapse to fewer than three values."""
+    """Fixed cut points, four rising numbers per dimension: they part the scores 1 to 5."""
 
     model_config = _Strict
-    recency_days: list[Decimal] = [Decimal(30), Decimal(90), Decimal(180), Decimal(365)]
-    frequency: list[Decimal] = [Decimal(1), Decimal(2), Decimal(3), Decimal(5)]
-    monetary: list[Decimal] = [Decimal(25), Decimal(50), Decimal(100), Decimal(250)]
+    recency_days: list[Decimal] = Field(
+        default=[Decimal(30), Decimal(90), Decimal(180), Decimal(365)],
+        description="Days since the last order; up to the first scores 5, above the last 1.",
+        json_schema_extra=_FOUR,
+    )
+    frequency: list[Decimal] = Field(
+        default=[Decimal(1), Decimal(2), Decimal(3), Decimal(5)],
+        description="Counted orders; up to the first scores 1, above the last 5.",
+        json_schema_extra=_FOUR,
+    )
+    monetary: list[Decimal] = Field(
+        default=[Decimal(25), Decimal(50), Decimal(100), Decimal(250)],
+        description="Revenue, in the reporting currency; likewise.",
+        json_schema_extra=_FOUR,
+    )
 
     @field_validator("recency_days", "frequency", "monetary")
     @classmethod
@@ -81,66 +100,137 @@ class RfmFallbackCutoffs(BaseModel):
 
 
 class ModelSettings(BaseModel):
-    """``model.yml``: the rules of the customer model. Each is a dbt variable of the same name."""
+    """``model.yml``: the rules of the customer model.
+
+    Each is a dbt variable of the same name, but for label_language.
+    """
 
     model_config = _Strict
-    business_timezone: str = Field("Europe/Berlin", description="Days begin and end here.")
+    business_timezone: str = Field(
+        "Europe/Berlin", description="IANA time zone in which days begin and end."
+    )
     reporting_currency: str = Field(
-        "EUR", pattern="^[A-Z]{3}$", description="Money is stated in it."
+        "EUR", pattern="^[A-Z]{3}$", description="The currency in which all money is stated."
     )
     exchange_rates: dict[_Currency, _PositiveDecimal] = Field(
-        default={}, description="Reporting currency per unit of another; an order's own rate wins."
+        default={},
+        description="Reporting currency per unit of another, by its code ({USD: 0.92}). An order's "
+        "own rate wins; an order with neither goes to quarantine.",
     )
     refund_policy: Literal["net", "gross"] = Field(
-        "net", description="net: revenue after refunds; gross: refunds are ignored."
+        "net",
+        description="net: revenue after refunds, and a fully refunded order does not count; "
+        "gross: refunds are ignored.",
     )
     zero_value_orders: Literal["ignore", "count"] = Field(
         "ignore", description="Whether an order worth nothing counts as an order."
     )
-    revenue_includes_tax: bool = Field(True, description="Tax is part of revenue.")
-    revenue_includes_shipping: bool = Field(True, description="Shipping is part of revenue.")
+    revenue_includes_tax: bool = Field(
+        True, description="Tax is part of revenue. Files state totals only: nothing changes there."
+    )
+    revenue_includes_shipping: bool = Field(
+        True, description="Shipping is part of revenue. Files state totals only, as above."
+    )
     counted_order_statuses: dict[str, list[str]] = Field(
         default={"woocommerce": ["processing", "completed", "refunded"], "files": ["completed"]},
-        description="Per source, the statuses that count. All others never do.",
+        description="Per source system (woocommerce, files), the statuses that count, in lower "
+        "case. All others never do.",
     )
     test_payment_methods: list[str] = Field(
-        default=["test"], description="Orders paid so are tests."
+        default=["test"], description="Orders paid by one of these are tests and do not count."
     )
     test_email_domains: list[str] = Field(
-        default=["example.test"], description="Orders from these domains are tests."
+        default=["example.test"],
+        description="Orders from these domains are tests and do not count; their addresses are "
+        "never contactable.",
     )
     minimum_consent: Literal["double", "single", "existing_customer"] = Field(
-        "double", description="The weakest evidence that makes an address contactable."
+        "double",
+        description="The weakest evidence that makes an address contactable: a confirmed opt-in, "
+        "an unconfirmed one, or an existing customer relation.",
     )
-    identity_max_addresses: int = Field(10, ge=1, description="More addresses are ambiguous.")
-    gap_window_orders: int = Field(5, ge=2, le=5, description="Gaps the expected gap looks at.")
-    default_gap_days: int = Field(60, ge=1, description="Expected gap of a customer with one gap.")
+    identity_max_addresses: int = Field(
+        10,
+        ge=1,
+        description="A customer with more addresses is ambiguous and at none of them contactable.",
+    )
+    gap_window_orders: int = Field(
+        5,
+        ge=2,
+        le=5,
+        description="The expected gap is the median of this many of the newest gaps between a "
+        "customer's order days.",
+    )
+    default_gap_days: int = Field(
+        60, ge=1, description="Expected gap of a customer with fewer than two gaps."
+    )
     min_gap_days: int = Field(14, ge=1, description="Lower bound of the expected gap.")
     max_gap_days: int = Field(
-        180, ge=1, validate_default=True, description="Upper bound of the expected gap."
+        180,
+        ge=1,
+        validate_default=True,
+        description="Upper bound of the expected gap; not below min_gap_days.",
     )
     at_risk_factor: Decimal = Field(
-        Decimal("2.0"), gt=0, description="At risk after gap times this."
+        Decimal("2.0"),
+        gt=0,
+        description="Stage at_risk begins this many expected gaps after the last order day.",
     )
     churn_factor: Decimal = Field(
-        Decimal("4.0"), gt=0, validate_default=True, description="Churned after gap times this."
+        Decimal("4.0"),
+        gt=0,
+        validate_default=True,
+        description="Stage churned begins this many expected gaps after the last order day; not "
+        "below at_risk_factor.",
     )
-    new_customer_days: int = Field(30, ge=1, description="Length of the stage conversion.")
-    reactivated_days: int = Field(30, ge=1, description="Length of the stage reactivated.")
-    loyalty_min_orders: int = Field(5, ge=1, description="Order days within the loyalty window.")
-    loyalty_window_days: int = Field(365, ge=1, description="The loyalty window.")
-    retention_min_orders: int = Field(3, ge=1, description="Order days for the stage retention.")
-    dormant_lead_days: int = Field(365, ge=1, description="A lead without a sign becomes dormant.")
-    rfm_window_days: int | None = Field(None, ge=1, description="Orders RFM looks at; null is all.")
+    new_customer_days: int = Field(
+        30,
+        ge=1,
+        description="Days in stage conversion after the first order, unless the next order, "
+        "at_risk or churned comes first.",
+    )
+    reactivated_days: int = Field(
+        30,
+        ge=1,
+        description="Days in stage reactivated after an order that ended churned, with the same "
+        "exceptions.",
+    )
+    loyalty_min_orders: int = Field(
+        5, ge=1, description="Order days within the loyalty window that make stage loyalty."
+    )
+    loyalty_window_days: int = Field(
+        365, ge=1, description="The loyalty window: so many days, the order day included."
+    )
+    retention_min_orders: int = Field(
+        3, ge=1, description="Order days, of all time, that make stage retention."
+    )
+    dormant_lead_days: int = Field(
+        365,
+        ge=1,
+        description="Days without a new sign of interest after which somebody who never bought "
+        "becomes a dormant_lead.",
+    )
+    rfm_window_days: int | None = Field(
+        None, ge=1, description="RFM looks at orders of the last so many days; null: at all."
+    )
     rfm_cutoffs: Literal["quantiles", "fixed"] = Field(
-        "quantiles", description="fixed: always the fallback cut points."
+        "quantiles",
+        description="quantiles: the buyers' own values part the scores, or the fallback where "
+        "fewer than three of the four cut points differ; fixed: always the fallback.",
     )
-    rfm_fallback_cutoffs: RfmFallbackCutoffs = RfmFallbackCutoffs()
+    rfm_fallback_cutoffs: RfmFallbackCutoffs = Field(
+        default=RfmFallbackCutoffs(), description="The fixed cut points."
+    )
     global_holdout_percent: Decimal = Field(
-        Decimal(0), ge=0, le=50, description="Customers who get nothing at all, for comparison."
+        Decimal(0),
+        ge=0,
+        le=50,
+        description="Share of contactable customers kept out of every audience, for comparison.",
     )
     holdout_salt: str = Field("kundenkreis", description="Changing it draws all holdouts anew.")
-    label_language: Literal["en", "de"] = Field("en", description="Language of audience names.")
+    label_language: Literal["en", "de"] = Field(
+        "en", description="Which of a segment's labels names its audience in the email tools."
+    )
 
     @property
     def zone(self) -> ZoneInfo:
@@ -172,29 +262,63 @@ class Labels(BaseModel):
     """A name per language; the audience carries it in the email tool."""
 
     model_config = _Strict
-    en: str
-    de: str
+    en: str = Field(description="English.")
+    de: str = Field(description="German.")
 
 
 class Segment(BaseModel):
     """One audience definition of ``segments.yml``."""
 
     model_config = _Strict
-    labels: Labels
-    description: str
-    where: str = Field(description="SQL over the columns of customer_360.")
-    destinations: list[str] = []
-    audience: str | None = Field(None, description="The audience's name; the label by default.")
-    attributes: list[str] = Field(default=[], description="Columns of customer_360 to send.")
-    holdout_percent: Decimal = Field(Decimal(0), ge=0, le=50)
-    max_change_percent: Decimal = Field(
-        Decimal(30), ge=0, description="Larger nightly changes are held for approval."
+    labels: Labels = Field(description="Names of the audience, by language.")
+    description: str = Field(description="What the segment is for. For people; it is not sent.")
+    where: str = Field(
+        description="One SQL expression over the columns of marts.customer_360, without ';' and "
+        "comments. Who objected to profiling, and a known minor, is never a member."
     )
-    min_size: int = Field(0, ge=0, description="A smaller audience is held.")
-    initial: Literal["allow", "hold"] = Field("hold", description="Whether a first sync may go.")
-    priority: int = Field(100, ge=0)
-    enabled: bool = True
-    owner: str = ""
+    destinations: list[str] = Field(
+        default=[],
+        description="The email tools that get the audience: listmonk, mailchimp. One that is not "
+        "in destinations.yml gets nothing.",
+    )
+    audience: str | None = Field(
+        None,
+        description="The audience's name in the tools; null: the label. No two segments may have "
+        "the same.",
+    )
+    attributes: list[str] = Field(
+        default=[],
+        description="Columns of marts.customer_360 to set on the contact; birthday, email and "
+        "is_contactable are never sent.",
+    )
+    holdout_percent: Decimal = Field(
+        Decimal(0),
+        ge=0,
+        le=50,
+        description="Share of the contactable members kept out of the audience, for comparison.",
+    )
+    max_change_percent: Decimal = Field(
+        Decimal(30),
+        ge=0,
+        description="A nightly change of a larger share of the audience is held: not sent, and "
+        "shown by `kundenkreis plan`. Ten changes or fewer are never held by this.",
+    )
+    min_size: int = Field(
+        0, ge=0, description="Changes to an audience with fewer people who can be sent are held."
+    )
+    initial: Literal["allow", "hold"] = Field(
+        "hold", description="Whether the audience may be filled for the first time."
+    )
+    priority: int = Field(
+        100,
+        ge=0,
+        description="Which segment counts where several fill one audience, smallest first. "
+        "Without effect as long as every segment has an audience of its own.",
+    )
+    enabled: bool = Field(
+        True, description="false: not built, and the members that were delivered leave."
+    )
+    owner: str = Field("", description="Who answers for the segment. For people; it is not sent.")
 
     @field_validator("where")
     @classmethod
@@ -213,10 +337,15 @@ class Segment(BaseModel):
 
 
 class SegmentsConfig(BaseModel):
-    """``segments.yml``."""
+    """``segments.yml``: who belongs to which audience."""
 
     model_config = _Strict
-    segments: dict[str, Segment] = {}
+    segments: dict[str, Segment] = Field(
+        default={},
+        description="The segments by key: lower case letters, digits and _, beginning with a "
+        "letter, at most 63 characters.",
+        json_schema_extra={"propertyNames": {"pattern": _KEY}},
+    )
 
     @field_validator("segments")
     @classmethod
@@ -230,12 +359,15 @@ class SegmentsConfig(BaseModel):
 
 
 class RetentionConfig(BaseModel):
-    """``retention.yml``: how long rows about persons are kept (days)."""
+    """``retention.yml``: how long rows about persons are to be kept, in days.
+
+    The file is read and checked; nothing is deleted by it yet.
+    """
 
     model_config = _Strict
-    raw_payload_days: int = Field(90, ge=1)
-    lead_days: int = Field(730, ge=1)
-    consent_proof_days: int = Field(1095, ge=1)
+    raw_payload_days: int = Field(90, ge=1, description="Payloads as the sources sent them.")
+    lead_days: int = Field(730, ge=1, description="People who never bought.")
+    consent_proof_days: int = Field(1095, ge=1, description="Proof of a consent, after its end.")
 
 
 class Settings(BaseModel):

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+_CONNECTION = "Id of the Airflow connection that holds address and credential."
 _Strict = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -19,22 +20,29 @@ class DestinationSettings(BaseModel):
     """What every email tool needs."""
 
     model_config = _Strict
-    connection: str = Field(description="The Airflow connection's id.")
+    connection: str = Field(description=_CONNECTION)
     create_contacts: bool = Field(
-        False, description="Create people the tool does not know, with recorded proof of opt-in."
+        False,
+        description="Create people the tool does not know, and only with recorded "
+        "proof of a single or double opt-in.",
     )
     max_rejections: int = Field(
-        5, ge=1, le=20, description="After this many refusals a row waits for a new payload."
+        5,
+        ge=1,
+        le=20,
+        description="After this many refusals of one payload a row is not sent again; new "
+        "attributes are a new payload.",
     )
 
 
 class ListmonkSettings(DestinationSettings):
     """listmonk: audiences are private lists."""
 
-    connection: str = "listmonk"
+    connection: str = Field("listmonk", description=_CONNECTION)
     consent_lists: list[str] = Field(
         default=[],
-        description="Lists whose subscriptions are evidence; default: all that are not ours.",
+        description="Lists, by name or id, whose subscriptions are evidence of an opt-in; "
+        "empty: all that are not ours.",
     )
     new_contact_list: str = Field(
         "Kundenkreis contacts",
@@ -45,13 +53,16 @@ class ListmonkSettings(DestinationSettings):
 class MailchimpSettings(DestinationSettings):
     """Mailchimp: audiences are static segments (tags) of one Mailchimp audience (list)."""
 
-    connection: str = "mailchimp"
+    connection: str = Field("mailchimp", description=_CONNECTION)
     list_id: str | None = Field(
         None,
-        description="Mailchimp's audience id; else the connection's extra list_id or the only one.",
+        description="Mailchimp's id of the audience; null: the connection's extra "
+        "list_id, else the account's only audience.",
     )
     merge_tags: dict[str, str] = Field(
-        default={}, description="Attribute to merge tag; by default derived from its name."
+        default={},
+        description="Attribute to merge tag (1 to 10 capitals, digits or _, each once); others are "
+        "derived from the attribute's name.",
     )
 
     @field_validator("merge_tags")
@@ -69,8 +80,8 @@ class DestinationsConfig(BaseModel):
     """``destinations.yml``: a tool that is left out is not connected."""
 
     model_config = _Strict
-    listmonk: ListmonkSettings | None = None
-    mailchimp: MailchimpSettings | None = None
+    listmonk: ListmonkSettings | None = Field(None, description="A listmonk server.")
+    mailchimp: MailchimpSettings | None = Field(None, description="A Mailchimp account.")
 
     @field_validator("*", mode="before")
     @classmethod

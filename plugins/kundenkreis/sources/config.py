@@ -11,7 +11,15 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 
 class _Settings(BaseModel):
@@ -84,6 +92,10 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
 decimal sum (20 before, 18 after).
 """
 
+_CANONICAL: list[JsonValue] = list(
+    dict.fromkeys(column for columns in ENTITY_COLUMNS.values() for column in columns)
+)
+
 REQUIRED_COLUMNS: dict[Entity, tuple[str, ...]] = {
     Entity.CUSTOMERS: ("customer_key",),
     Entity.ORDER_LINES: ("ordered_at", "status", "currency"),
@@ -97,11 +109,11 @@ REQUIRED_COLUMNS: dict[Entity, tuple[str, ...]] = {
 class Case(_Settings):
     """One condition of a conditional value; the first case that holds wins."""
 
-    column: str
-    starts_with: str | None = None
-    ends_with: str | None = None
-    equals: str | None = None
-    value: str
+    column: str = Field(description="The column of the file that decides.")
+    starts_with: str | None = Field(None, description="Exactly one of this and the next two.")
+    ends_with: str | None = Field(None, description="See starts_with.")
+    equals: str | None = Field(None, description="See starts_with.")
+    value: str = Field(description="The text when the condition holds.")
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
@@ -114,25 +126,30 @@ class Case(_Settings):
 class ColumnMapping(_Settings):
     """Where the value of one canonical column comes from: exactly one of the first four.
 
-    column: a column of the file. A plain string in place of a mapping means the same.
-    constant: the same text in every row.
-    concat: several columns joined by ``separator``; null when one of them is empty.
-    cases: a text that depends on another column, with ``otherwise`` when no case holds.
-    strip_prefix, strip_suffix: cut off when present ("17850.0" with ".0" gives "17850").
-    add_prefix: put before the value.
-    values: replaces whole values ("F" -> "completed"); what is not listed stays.
+    A plain string in place of a mapping names a column.
     """
 
-    column: str | None = None
-    constant: str | None = None
-    concat: tuple[str, ...] | None = None
-    cases: tuple[Case, ...] | None = None
-    separator: str = "-"
-    otherwise: str | None = None
-    strip_prefix: str | None = None
-    strip_suffix: str | None = None
-    add_prefix: str | None = None
-    values: dict[str, str] = Field(default_factory=dict)
+    column: str | None = Field(None, description="A column of the file.")
+    constant: str | None = Field(None, description="The same text in every row.")
+    concat: tuple[str, ...] | None = Field(
+        None, description="Several columns, joined; empty when one of them is empty."
+    )
+    cases: tuple[Case, ...] | None = Field(
+        None, description="A text that depends on another column; the first case that holds wins."
+    )
+    separator: str = Field("-", description="Stands between the columns of concat.")
+    otherwise: str | None = Field(
+        None, description="The text when no case holds; null: empty. Goes with cases."
+    )
+    strip_prefix: str | None = Field(None, description="Cut off where the value begins with it.")
+    strip_suffix: str | None = Field(
+        None, description="Cut off where the value ends with it (17850.0 with .0 gives 17850)."
+    )
+    add_prefix: str | None = Field(None, description="Put before the value.")
+    values: dict[str, str] = Field(
+        default_factory=dict,
+        description="Replaces whole values ({F: completed}), last of all; others stay.",
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -157,46 +174,78 @@ def _expand_shorthand(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
 
-Mapping = Annotated[ColumnMapping, BeforeValidator(_expand_shorthand)]
+Mapping = Annotated[
+    ColumnMapping,
+    BeforeValidator(_expand_shorthand, json_schema_input_type=ColumnMapping | str),
+]
 
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=tuple[str, ...] | str),
+]
+_NAME = r"^[a-z][a-z0-9_]{0,59}$"
 
 
 class FileDataset(_Settings):
-    """Files of one shape, and how their columns become canonical ones.
+    """Files of one shape, and how their columns become canonical ones."""
 
-    source: the label that marts show as ``source`` ("online_retail"); defaults to the name.
-    path: a file or a glob, or a list of them; ``${VARIABLE}`` is taken from the environment and
-        relative paths start at the config folder. The order in which files count is the order of
-        this list, and within one glob ``file_order``; later files win.
-    date_formats: ``iso`` or Python strptime formats, tried in this order.
-    timezone: the zone of times written without one; required as soon as one such time is met.
-    split_orders: the lines of one order may be spread over several files (then all of them count).
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
-    source: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")] = None
-    entity: Entity
-    path: Texts
-    file_order: Literal["name", "name_descending"] = "name"
-    format: Literal["csv", "parquet", "xlsx"] | None = None
-    encoding: str = "utf-8"
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
-    decimal_separator: Literal[".", ","] = "."
-    thousands_separator: Literal[".", ",", " ", "'", ""] = ""
-    date_formats: Texts = ("iso",)
-    timezone: str | None = None
-    null_values: tuple[str, ...] = ("", "NULL", "null", "NaN", "nan", "N/A", "\\N")
-    sheet: str | None = None
-    header: bool = True
-    split_orders: bool = False
-    columns: dict[str, Mapping]
+    name: str = Field(pattern=_NAME, description="The dataset's own name; no two may share it.")
+    source: str | None = Field(
+        None,
+        pattern=_NAME,
+        description="What marts show as the source; null: the name. Datasets of different entities "
+        "may share it.",
+    )
+    entity: Entity = Field(description="What a row is.")
+    path: Texts = Field(
+        description="A file or a glob, or a list of them. ${VARIABLE} is taken from the "
+        "environment; relative paths start at the config folder. Later files win."
+    )
+    file_order: Literal["name", "name_descending"] = Field(
+        "name", description="The order of the files that one glob finds; later files win."
+    )
+    format: Literal["csv", "parquet", "xlsx"] | None = Field(
+        None, description="null: by the file's ending, csv where that says nothing."
+    )
+    encoding: str = Field("utf-8", description="Of CSV: utf-8, cp1252 and so on, as Python knows.")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="Of CSV.")
+    quote: str = Field('"', min_length=1, max_length=1, description="Of CSV.")
+    decimal_separator: Literal[".", ","] = Field(
+        ".", description="In numbers that are text; not equal to thousands_separator."
+    )
+    thousands_separator: Literal[".", ",", " ", "'", ""] = Field(
+        "", description="In numbers that are text; empty: none."
+    )
+    date_formats: Texts = Field(
+        default=("iso",),
+        description="iso or Python strptime formats, tried in this order; iso is tried in any case.",
+    )
+    timezone: str | None = Field(
+        None,
+        description="IANA zone of times written without one; required as soon as one is met.",
+    )
+    null_values: tuple[str, ...] = Field(
+        default=("", "NULL", "null", "NaN", "nan", "N/A", "\\N"),
+        description="Cells that mean nothing is there.",
+    )
+    sheet: str | None = Field(None, description="Sheet of an XLSX file; null: the first.")
+    header: bool = Field(
+        True, description="false: the first row is data, and the columns are called f0, f1, ..."
+    )
+    split_orders: bool = Field(
+        False,
+        description="Of order_lines: the lines of one order may be spread over several files, and "
+        "all of them count. Else they come from the latest file that has the order.",
+    )
+    columns: dict[str, Mapping] = Field(
+        description="Canonical column (see below) to a column of the file, or to a mapping.",
+        json_schema_extra={"propertyNames": {"enum": _CANONICAL}},
+    )
 
     @property
     def label(self) -> str:
@@ -252,7 +301,10 @@ def _require_line_value(columns: dict[str, ColumnMapping]) -> None:
 class FilesSourceSettings(_Settings):
     """Key ``files``: exports of any system, by column mapping."""
 
-    datasets: tuple[FileDataset, ...] = ()
+    datasets: tuple[FileDataset, ...] = Field(
+        default=(),
+        description="One per shape of file; no two of one source and entity.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -282,44 +334,57 @@ def format_of(dataset: FileDataset, file_name: str) -> Literal["csv", "parquet",
 # --------------------------------------------------------------------------- vendor systems
 
 
+_CONNECTION = "Id of the Airflow connection that holds address and credential."
+
+
 class WooCommerceSettings(_Settings):
-    """Key ``woocommerce``: a shop's REST API v3 (`kundenkreis.sources.woocommerce`).
+    """Key ``woocommerce``: a shop's REST API v3 (`kundenkreis.sources.woocommerce`)."""
 
-    overlap_hours: how far before the newest change seen each night reads again, because shops
-        write late (time zones, long transactions); repeated rows replace themselves.
-    newsletter_meta_key, newsletter_time_meta_key: the meta fields in which the shop's newsletter
-        plug-in records an opt-in and its time.
-    exchange_rate_meta_key: the order meta field with the rate into the reporting currency.
-    """
-
-    connection: str = "woocommerce"
-    overlap_hours: Annotated[float, Field(ge=0, le=720)] = 24
-    page_size: Annotated[int, Field(ge=1, le=100)] = 100
-    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
-    newsletter_meta_key: str = "_newsletter_opt_in"
-    newsletter_time_meta_key: str = "_newsletter_opt_in_at"
-    exchange_rate_meta_key: str = "_exchange_rate"
+    connection: str = Field("woocommerce", description=_CONNECTION)
+    overlap_hours: float = Field(
+        24,
+        ge=0,
+        le=720,
+        description="How far before the newest change seen each night reads again, because shops "
+        "write late (time zones, long transactions); repeated rows replace themselves.",
+    )
+    page_size: int = Field(100, ge=1, le=100, description="Records per call.")
+    timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
+    newsletter_meta_key: str = Field(
+        "_newsletter_opt_in",
+        description="The meta field in which the shop's newsletter plug-in records an opt-in.",
+    )
+    newsletter_time_meta_key: str = Field(
+        "_newsletter_opt_in_at", description="The meta field with the time of that opt-in."
+    )
+    exchange_rate_meta_key: str = Field(
+        "_exchange_rate",
+        description="The order's meta field with its rate into the reporting currency.",
+    )
 
 
 class HubSpotSettings(_Settings):
-    """Key ``hubspot``: contacts and deals of HubSpot CRM (`kundenkreis.sources.hubspot`).
+    """Key ``hubspot``: contacts and deals of HubSpot CRM (`kundenkreis.sources.hubspot`)."""
 
-    overlap_hours: how far before the newest change seen each night reads again; HubSpot's search
-        index lags behind its objects.
-    searches_per_second: search has a limit of its own, per account.
-    """
-
-    connection: str = "hubspot"
-    overlap_hours: Annotated[float, Field(ge=0, le=720)] = 6
-    page_size: Annotated[int, Field(ge=1, le=200)] = 200
-    searches_per_second: Annotated[float, Field(gt=0, le=50)] = 4
-    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
+    connection: str = Field("hubspot", description=_CONNECTION)
+    overlap_hours: float = Field(
+        6,
+        ge=0,
+        le=720,
+        description="How far before the newest change seen each night reads again, because "
+        "HubSpot's search index lags behind its objects; repeated rows replace themselves.",
+    )
+    page_size: int = Field(200, ge=1, le=200, description="Records per search.")
+    searches_per_second: float = Field(
+        4, gt=0, le=50, description="Search has a limit of its own, per account."
+    )
+    timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
 
 
 class SourcesConfig(BaseModel):
     """``sources.yml``: the systems to read; one that is not there is not read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    files: FilesSourceSettings | None = None
-    woocommerce: WooCommerceSettings | None = None
-    hubspot: HubSpotSettings | None = None
+    files: FilesSourceSettings | None = Field(None, description="Exports of any system.")
+    woocommerce: WooCommerceSettings | None = Field(None, description="A WooCommerce shop.")
+    hubspot: HubSpotSettings | None = Field(None, description="HubSpot CRM.")
