@@ -7,18 +7,19 @@ create schema if not exists history;
 create schema if not exists activation;
 create schema if not exists marts;
 
--- Rows that could not be used, with the reason. Nothing is dropped.
+-- Rows that could not be used, with the reason; nothing is dropped. One row per source, table, key,
+-- reason and payload.
 create table if not exists quarantine.rejected_records (
-    record_hash text primary key,
-    source text not null,
-    table_name text not null,
-    record_key text,
-    reason_code text not null,
-    reason text not null,
-    payload jsonb,
-    run_id text not null,
-    first_rejected_at timestamptz not null default now(),
-    last_rejected_at timestamptz not null default now()
+    record_hash text primary key,  -- of source, table, key, reason and payload
+    source text not null,  -- the source that sent the row
+    table_name text not null,  -- the table it was meant for
+    record_key text,  -- its id in the source
+    reason_code text not null,  -- the reason, for counting
+    reason text not null,  -- the reason, for reading
+    payload jsonb,  -- the row as it came; personal data
+    run_id text not null,  -- the last run that rejected it
+    first_rejected_at timestamptz not null default now(),  -- bookkeeping
+    last_rejected_at timestamptz not null default now()  -- bookkeeping
 );
 create index if not exists rejected_records_run on quarantine.rejected_records (run_id, source);
 
@@ -50,48 +51,53 @@ create table if not exists operations.task_results (
     primary key (run_id, task_id)
 );
 
+-- What readers saw, and since when. One row per publication.
 create table if not exists history.publications (
-    publication_id bigint generated always as identity primary key,
-    as_of_date date not null,
-    dag_run_id text not null,
-    schema_name text not null,
-    published_at timestamptz not null default now(),
-    gate_results jsonb not null default '{}'
+    publication_id bigint generated always as identity primary key,  -- rises with each publication
+    as_of_date date not null,  -- the day that was computed
+    dag_run_id text not null,  -- Airflow's id of the run
+    schema_name text not null,  -- the colour that became readable
+    published_at timestamptz not null default now(),  -- beginning of the publishing transaction
+    gate_results jsonb not null default '{}'  -- what gate_marts counted
 );
 
+-- Which customer a record belongs to, assigned once. One row per source record.
 create table if not exists history.customer_ids (
-    source text not null,
-    source_record_type text not null,
-    source_id text not null,
-    customer_id text not null,
-    assigned_on date not null,
+    source text not null,  -- where the record comes from
+    source_record_type text not null,  -- customer, contact or guest_order
+    source_id text not null,  -- the record's id in its source
+    customer_id text not null,  -- the customer it was assigned to
+    assigned_on date not null,  -- the as-of day of the night that first saw the record
     primary key (source, source_record_type, source_id)
 );
 create index if not exists customer_ids_customer on history.customer_ids (customer_id);
 
+-- The cut points that parted the RFM scores. One row per as-of day, dimension and quantile.
 create table if not exists history.rfm_cutoffs (
-    as_of_date date not null,
-    dimension text not null,
-    quantile numeric not null,
-    cutoff numeric not null,
-    method text not null,
+    as_of_date date not null,  -- the day that was computed
+    dimension text not null,  -- recency_days, frequency or monetary
+    quantile numeric not null,  -- 0.2, 0.4, 0.6 or 0.8
+    cutoff numeric not null,  -- a value above it scores one more; of recency_days, one less
+    method text not null,  -- quantiles; fallback, where they collapsed; fixed, as model.yml says
     primary key (as_of_date, dimension, quantile)
 );
 
+-- What a night said of a stage that the night before did not. One row per as-of day and customer.
 create table if not exists history.stage_changes (
-    as_of_date date not null,
+    as_of_date date not null,  -- the day that was computed
     customer_id text not null,
-    from_stage text,
-    to_stage text,
-    publication_id bigint,
+    from_stage text,  -- null: a customer the night before did not know
+    to_stage text,  -- null: a customer who became part of another
+    publication_id bigint,  -- null: written by a backfill
     primary key (as_of_date, customer_id)
 );
 
+-- Who entered and left a segment. One row per as-of day, segment and customer.
 create table if not exists history.segment_membership_changes (
-    as_of_date date not null,
-    segment text not null,
+    as_of_date date not null,  -- the day that was computed
+    segment text not null,  -- key of the segment in segments.yml
     customer_id text not null,
-    change text not null check (change in ('entered', 'left')),
-    publication_id bigint,
+    change text not null check (change in ('entered', 'left')),  -- entered or left
+    publication_id bigint,  -- null: written by a backfill
     primary key (as_of_date, segment, customer_id)
 );

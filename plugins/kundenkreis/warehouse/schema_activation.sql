@@ -2,130 +2,138 @@
 -- The plan itself (activation.plan_rows) is a dbt model.
 
 -- What the connected tools are able and allowed to do, as configured when they were last read.
--- The plan decides by it; one row per destination.
+-- The plan decides by it. One row per destination.
 create table if not exists activation.destinations (
-    destination text primary key,
-    creates_contacts boolean not null,
-    max_rejections integer not null,
-    states_read_at timestamptz not null,
-    run_id text not null
+    destination text primary key,  -- the email tool
+    creates_contacts boolean not null,  -- create_contacts of destinations.yml
+    max_rejections integer not null,  -- max_rejections of destinations.yml
+    states_read_at timestamptz not null,  -- when subscriber_states was last read
+    run_id text not null  -- the run that read
 );
 
--- What each tool says about each of its contacts, read every night and again before sending.
+-- What each tool says about each of its contacts, read every night and again before sending. One
+-- row per destination and address.
 create table if not exists activation.subscriber_states (
-    destination text not null,
-    address text not null,
+    destination text not null,  -- the email tool
+    address text not null,  -- the contact, in lower case; personal data
+    -- subscribed, unsubscribed, bounced, complained, pending, blocklisted or archived
     state text not null check (
         state in (
             'subscribed', 'unsubscribed', 'bounced', 'complained', 'pending', 'blocklisted', 'archived'
         )
     ),
-    evidence text check (evidence in ('double', 'single')),
-    state_changed_at timestamptz,
+    evidence text check (evidence in ('double', 'single')),  -- the opt-in the tool can vouch for
+    state_changed_at timestamptz,  -- as the tool says; null where it does not
     vendor_id text,  -- null: the contact is gone from the tool, but what it said still holds
     observed_at timestamptz not null default now(),  -- when we first read this state
-    read_at timestamptz not null,
-    run_id text not null,
+    read_at timestamptz not null,  -- when the tool was last read
+    run_id text not null,  -- the run that read
     primary key (destination, address)
 );
 
--- One row per attempt, never deleted by delivery; its state only moves forward:
--- intended -> sent -> confirmed | rejected | unknown. A row that was planned but may not or need
--- not be sent gets one row as well: suppressed | skipped.
+-- Every attempt to change a tool, never deleted by delivery. Its state only moves forward:
+-- intended, then confirmed, rejected or unknown. A row that was planned but may not or need not be
+-- sent has one as well: suppressed or skipped. One row per attempt.
 create table if not exists activation.ledger (
-    attempt_id bigint generated always as identity primary key,
-    plan_row_id text not null,
-    publication_id bigint not null,
-    run_id text not null,
-    destination text not null,
+    attempt_id bigint generated always as identity primary key,  -- rises with each attempt
+    plan_row_id text not null,  -- the row of plan_rows
+    publication_id bigint not null,  -- the publication that was delivered
+    run_id text not null,  -- the run that delivered
+    destination text not null,  -- the email tool
     audience text not null,  -- '' for the contact's own attributes
-    segment text,
+    segment text,  -- key of the segment; null for the contact's own attributes
     customer_id text not null,
-    operation text not null check (operation in ('upsert', 'add', 'remove')),
-    address text not null,
-    attributes jsonb not null default '{}',
-    payload_hash text not null,
+    operation text not null check (operation in ('upsert', 'add', 'remove')),  -- as in plan_rows
+    address text not null,  -- the contact; personal data
+    attributes jsonb not null default '{}',  -- what was sent; personal data
+    payload_hash text not null,  -- as in plan_rows
+    -- as said above
     state text not null check (
         state in ('intended', 'sent', 'confirmed', 'rejected', 'unknown', 'suppressed', 'skipped')
     ),
-    reason_code text,
-    reason text,
-    vendor_reference text,
-    intended_at timestamptz not null default clock_timestamp(),
-    sent_at timestamptz,
-    settled_at timestamptz
+    reason_code text,  -- the tool's code of a refusal, or why nothing was sent
+    reason text,  -- the tool's words, addresses blanked out
+    vendor_reference text,  -- the tool's id of a contact that was created
+    intended_at timestamptz not null default clock_timestamp(),  -- before the request
+    sent_at timestamptz,  -- not used
+    settled_at timestamptz  -- when the outcome was known
 );
 create index if not exists ledger_plan_row on activation.ledger (plan_row_id, attempt_id);
 create index if not exists ledger_publication on activation.ledger (publication_id, destination);
 
 -- What the ledger adds up to, kept in the ledger's transactions. What a tool holds is keyed by
--- address, so a merged or renumbered customer moves nothing; audience '' holds the attributes.
+-- address, so a merged or renumbered customer moves nothing. One row per destination, audience and
+-- address.
 create table if not exists activation.delivered_state (
-    destination text not null,
-    audience text not null,
-    address text not null,
-    customer_id text not null,
-    segment text,
-    is_member boolean not null default false,
-    attributes jsonb not null default '{}',
-    pending_attributes jsonb not null default '{}',
-    payload_hash text,
-    in_doubt boolean not null default false,
+    destination text not null,  -- the email tool
+    audience text not null,  -- '' for the contact's own attributes
+    address text not null,  -- the contact; personal data
+    customer_id text not null,  -- whom the address belonged to at the last attempt
+    segment text,  -- the segment the last attempt was for
+    is_member boolean not null default false,  -- we put the contact into the audience
+    attributes jsonb not null default '{}',  -- what the tool confirmed; personal data
+    pending_attributes jsonb not null default '{}',  -- what it may hold as well while in doubt
+    payload_hash text,  -- of the last confirmed payload
+    in_doubt boolean not null default false,  -- an attempt is open or has no answer; it is repeated
     was_in_doubt boolean not null default false,  -- before the attempt under way
     creation_attempted_at timestamptz,  -- we may have created the contact: its opt-in is our echo
-    confirmed_publication_id bigint,
-    confirmed_at timestamptz,
-    rejections integer not null default 0,
-    rejected_payload_hash text,
-    rejected_reason text,
-    retry_from_publication_id bigint,
+    confirmed_publication_id bigint,  -- the publication of the last confirmed attempt
+    confirmed_at timestamptz,  -- when it was confirmed
+    rejections integer not null default 0,  -- refusals in a row of one payload
+    rejected_payload_hash text,  -- that payload
+    rejected_reason text,  -- the tool's code
+    retry_from_publication_id bigint,  -- not sent again before this publication
     primary key (destination, audience, address)
 );
 
--- The tools' ids of our audiences.
+-- The tools' ids of our audiences. One row per destination and audience.
 create table if not exists activation.audiences (
-    destination text not null,
-    audience text not null,
-    vendor_id text not null,
-    created_at timestamptz not null default now(),
+    destination text not null,  -- the email tool
+    audience text not null,  -- its name
+    vendor_id text not null,  -- the tool's id of it
+    created_at timestamptz not null default now(),  -- when we first used it
     -- Until a first delivery came to its end, the size guard treats the audience as new.
     first_synced_publication_id bigint,
     primary key (destination, audience)
 );
 
+-- Each time delivery to a tool began. One row per delivery.
 create table if not exists activation.sync_runs (
-    sync_run_id bigint generated always as identity primary key,
-    run_id text not null,
-    publication_id bigint not null,
-    destination text not null,
+    sync_run_id bigint generated always as identity primary key,  -- rises with each delivery
+    run_id text not null,  -- the run that delivered
+    publication_id bigint not null,  -- the publication that was delivered
+    destination text not null,  -- the email tool
+    -- running, done or failed; a killed delivery stays running
     state text not null check (state in ('running', 'done', 'failed')),
-    summary jsonb not null default '{}',
-    started_at timestamptz not null default clock_timestamp(),
-    finished_at timestamptz
+    summary jsonb not null default '{}',  -- counts per audience, operation and state
+    started_at timestamptz not null default clock_timestamp(),  -- bookkeeping
+    finished_at timestamptz  -- bookkeeping
 );
 
 -- Where a tool and our records of it differ: missing (we delivered it, it is gone) and extra
--- (there, but not by us: left alone).
+-- (there, but not by us: left alone). One row per run, destination, audience and address.
 create table if not exists activation.drift (
-    run_id text not null,
-    publication_id bigint not null,
-    destination text not null,
-    audience text not null,
-    address text not null,
-    kind text not null check (kind in ('missing', 'extra')),
-    observed_at timestamptz not null default now(),
+    run_id text not null,  -- the run that read the audience back
+    publication_id bigint not null,  -- the publication it had delivered
+    destination text not null,  -- the email tool
+    audience text not null,  -- the audience's name
+    address text not null,  -- the contact; personal data
+    kind text not null check (kind in ('missing', 'extra')),  -- missing or extra
+    observed_at timestamptz not null default now(),  -- bookkeeping
     primary key (run_id, destination, audience, address)
 );
 
+-- How our audiences stand, by our records. One row per destination and audience.
 create or replace view activation.audience_state as
 select
-    delivered_state.destination,
-    delivered_state.audience,
-    count(*) filter (where delivered_state.is_member) as members,
-    count(*) filter (where delivered_state.in_doubt) as in_doubt,
-    count(*) filter (where delivered_state.rejections > 0) as rejected,
+    delivered_state.destination,  -- the email tool
+    delivered_state.audience,  -- the audience's name
+    count(*) filter (where delivered_state.is_member) as members,  -- contacts we put in
+    count(*) filter (where delivered_state.in_doubt) as in_doubt,  -- contacts to be repeated
+    count(*) filter (where delivered_state.rejections > 0) as rejected,  -- contacts refused
+    -- the publication of the last confirmed change
     max(delivered_state.confirmed_publication_id) as last_confirmed_publication_id,
-    max(delivered_state.confirmed_at) as last_confirmed_at
+    max(delivered_state.confirmed_at) as last_confirmed_at  -- its time
 from activation.delivered_state
 where delivered_state.audience <> ''
 group by delivered_state.destination, delivered_state.audience;
