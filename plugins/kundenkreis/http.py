@@ -21,12 +21,14 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import httpx
@@ -36,6 +38,7 @@ from kundenkreis.connections import Connection
 from kundenkreis.errors import CredentialError, VendorError
 
 logger = logging.getLogger(__name__)
+Page = TypeVar("Page")
 
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 508, 520, 521, 522, 523, 524})
 """Answers that mean "later": throttling, overload, and the codes that proxies in front invent."""
@@ -47,6 +50,31 @@ OK_STATUSES = (200, 201, 202, 204)
 
 LONGEST_WAIT_SECONDS = 300.0
 """A vendor that asks for more than this is out of budget for the night: fail, retry another day."""
+
+
+@contextmanager
+def understood(system: str, call: str) -> Iterator[None]:
+    """Report an answer in a form that the code within does not expect as the vendor's fault.
+
+    JSON of another shape shows as one of a few errors of Python's, whose own text may hold a value
+    of the answer; the stack trace in the log says where. Raises VendorError in their place.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        place = "".join(traceback.format_tb(error.__traceback__)[-1:])
+        logger.error("%s: %s: unexpected %s at\n%s", system, call, type(error).__name__, place)
+        raise VendorError(
+            f"{system}: {call} was answered in a form this version does not know "
+            f"({type(error).__name__}). The log shows the place; nothing is concluded from the "
+            "answer, so the next run tries again."
+        ) from None
+
+
+def understood_pages(system: str, call: str, pages: Iterable[Page]) -> Iterator[Page]:
+    """Pass pages on, reading them under `understood`."""
+    with understood(system, call):
+        yield from pages
 
 
 class RefusedRequest(VendorError):
@@ -272,16 +300,11 @@ class VendorClient:
             wait = self._rate_limit.throttled(response) if self._rate_limit.throttled else None
             if wait is None:
                 return response
-            raise _Again("is out of call budget", response, wait)
+            raise _Again("is out of call budget", response, self._bounded(call, status, wait))
         throttled = status in NEVER_TAKEN_STATUSES or status in self._rate_limit.throttled_statuses
         if throttled or (status in RETRIED_STATUSES and idempotent):
             wait = retry_after_seconds(response.headers.get("retry-after"), self._now())
-            if wait is not None and wait > LONGEST_WAIT_SECONDS:
-                raise VendorError(
-                    f"{self.system}: {call} answered {status} and asks to wait {wait:.0f} s, more "
-                    "than one run waits. The next run tries again."
-                )
-            raise _Again(f"answered {status}", response, wait)
+            raise _Again(f"answered {status}", response, self._bounded(call, status, wait))
         if status in RETRIED_STATUSES:
             raise OutcomeUnknown(
                 f"{self.system}: {call} answered {status}; whether it was carried out is unknown."
@@ -289,6 +312,29 @@ class VendorClient:
         if status in {401, 403}:
             raise self._refused_credential(call, status)
         raise self._refused_request(response, call)
+
+    def _bounded(self, call: str, status: int, wait: float | None) -> float | None:
+        """The wait a vendor asks for; raises VendorError where no run would wait that long."""
+        if wait is not None and wait > LONGEST_WAIT_SECONDS:
+            raise VendorError(
+                f"{self.system}: {call} answered {status} and asks to wait {wait:.0f} s, more "
+                f"than the {LONGEST_WAIT_SECONDS:.0f} s a run waits. Nothing of it was used: run "
+                f"again after that, and check the call limit of connection '{self.connection.id}'."
+            )
+        return wait
+
+    def unexpected(self, method: str, path: str, lack: str, body: Any = None) -> VendorError:
+        """The error for JSON that is well formed and not the answer: ``lack`` says what it has not.
+
+        The vendor's short error code, where the body has one, is told.
+        """
+        code = error_code_of(body)
+        inside = f"it holds the error '{code}'" if code else "an error, or another system's answer"
+        return VendorError(
+            f"{self.system}: {method} {redact_path(path)} answered 200 without {lack}: {inside}. "
+            f"Check the address and the permissions of connection '{self.connection.id}'; nothing "
+            "of the answer was used, so the next run tries again."
+        )
 
     def _refused_credential(self, call: str, status: int) -> CredentialError:
         cause = "does not accept the credential" if status == 401 else "forbids this call"
@@ -411,9 +457,13 @@ def vendor_error_code(response: httpx.Response) -> str | None:
     """The short error code in a vendor's JSON body, or None. Free text is left out: it may hold
     what the vendor did not like, which may be an address."""
     try:
-        body = response.json()
+        return error_code_of(response.json())
     except ValueError:
         return None
+
+
+def error_code_of(body: Any) -> str | None:
+    """The short error code in a parsed body, or None."""
     if not isinstance(body, dict):
         return None
     for key in ("code", "category", "title", "error"):

@@ -20,6 +20,7 @@ from kundenkreis.http import (
     VendorClient,
     redact_path,
     retry_after_seconds,
+    understood_pages,
 )
 
 SHOP = Connection(id="shop", scheme="https", host="shop.example", password="s3cret", path="v1")
@@ -191,6 +192,45 @@ def test_repeats_a_200_that_says_it_was_throttled() -> None:
     client, waits = make_client(script, rate_limit=limit)
     client.request("GET", "/orders")
     assert waits == [3.0]
+
+
+def test_a_budget_that_returns_tomorrow_is_not_waited_for() -> None:
+    limit = RateLimit(throttled=lambda r: 7200.0)
+    client, waits = make_client(Script(200), rate_limit=limit)
+    with pytest.raises(VendorError, match=r"Shop: GET /orders .* 7200 s, more than the 300 s"):
+        client.request("GET", "/orders")
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda body: body["members"],
+        lambda body: body["list"]["id"],
+        lambda body: body["text"].get("id"),
+        lambda body: int(body["text"]),
+    ],
+)
+def test_an_answer_of_another_shape_is_the_vendors_fault_and_its_values_are_not_told(
+    broken: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"list": [1], "text": "anna@shop.example"}
+    with pytest.raises(VendorError, match="Shop: reading members was answered in") as raised:
+        list(understood_pages("Shop", "reading members", (broken(body) for _ in range(1))))
+    assert "anna" not in str(raised.value) + caplog.text
+    assert raised.value.__cause__ is None
+
+
+def test_an_error_inside_a_200_names_system_call_connection_and_code() -> None:
+    client, _ = make_client(Script(200))
+    path = "/lists/0123456789abcdef0123456789abcdef"
+    with_code = client.unexpected("POST", path, "'errors'", {"title": "Quota Exceeded"})
+    without = client.unexpected("GET", "/lists", "'lists'", ["anna@shop.example"])
+    assert str(with_code).startswith(
+        "Shop: POST /lists/<hash> answered 200 without 'errors': it holds the error "
+        "'Quota Exceeded'. Check the address and the permissions of connection 'shop'"
+    )
+    assert "anna" not in str(without)
 
 
 def test_a_bare_403_can_mean_throttling() -> None:

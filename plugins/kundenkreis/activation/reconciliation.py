@@ -12,7 +12,7 @@ from kundenkreis.activation.subscribers import OpenTool
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Destination
-from kundenkreis.http import RefusedRequest
+from kundenkreis.http import RefusedRequest, understood_pages
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
@@ -114,7 +114,8 @@ def _compare(
 
 def _members(tool: Destination, vendor_id: str) -> list[str]:
     try:
-        return [address for page in tool.read_members(vendor_id) for address in page]
+        pages = understood_pages(tool.name, "reading members", tool.read_members(vendor_id))
+        return [address for page in pages for address in page]
     except RefusedRequest as refused:
         if refused.status == 404:  # somebody deleted the audience: everybody is missing
             return []

@@ -64,7 +64,6 @@ from kundenkreis.destinations.base import (
     share_outcomes,
 )
 from kundenkreis.destinations.config import ListmonkSettings
-from kundenkreis.errors import VendorError
 from kundenkreis.http import RefusedRequest, VendorClient
 
 CAPABILITIES = Capabilities(
@@ -215,10 +214,7 @@ class Listmonk:
         }
         response = self._client.request("PUT", "/api/subscribers/lists", json=body)
         if self._data(response) is not True:
-            raise VendorError(
-                "listmonk: PUT /api/subscribers/lists answered 200 without 'data: true'; "
-                "whether it was carried out is unknown."
-            )
+            raise self._client.unexpected("PUT", "/api/subscribers/lists", "'data: true'")
         return [Outcome(row.key, "confirmed", vendor_id=row.vendor_id) for row in rows]
 
     def _left_by_themselves(self, audience_id: str) -> frozenset[str]:
@@ -305,10 +301,7 @@ class Listmonk:
             data = self._data(response)
             results = data.get("results") if isinstance(data, dict) else None
             if results is None:
-                raise VendorError(
-                    f"listmonk: GET {path} answered without 'data.results'. Check that the address "
-                    "in the connection is that of listmonk."
-                )
+                raise self._client.unexpected("GET", path, "'data.results'", data)
             seen += len(results)
             if results:
                 yield results
@@ -319,10 +312,8 @@ class Listmonk:
     def _data(self, response: httpx.Response) -> Any:
         body = self._client.json_of(response)
         if not isinstance(body, dict) or "data" not in body:
-            raise VendorError(
-                f"listmonk: {response.request.method} answered {response.status_code} with an "
-                "error inside, or with something that is not listmonk's."
-            )
+            request = response.request
+            raise self._client.unexpected(request.method, request.url.path, "'data'", body)
         return body["data"]
 
 

@@ -64,7 +64,7 @@ from kundenkreis.destinations.base import (
     share_outcomes,
 )
 from kundenkreis.destinations.config import MailchimpSettings
-from kundenkreis.errors import ConfigError, VendorError
+from kundenkreis.errors import ConfigError
 from kundenkreis.http import RateLimit, VendorClient
 
 CAPABILITIES = Capabilities(
@@ -238,15 +238,13 @@ class Mailchimp:
         body = {"members": members, "update_existing": update_existing, "sync_tags": False}
         # A repeat is harmless: an update sets the same values, a second create finds the contact.
         answer = self._client.post_json(path, json=body)
+        problems = self._field(answer, "errors", "POST", path)
         done = {
             normalise_address(member["email_address"]): str(member["id"])
             for part in ("new_members", "updated_members")
             for member in answer.get(part) or []
         }
-        errors = {
-            normalise_address(error.get("email_address") or ""): error
-            for error in _field(answer, "errors", path)
-        }
+        errors = {normalise_address(error.get("email_address") or ""): error for error in problems}
         return [self._batch_outcome(row, done, errors, status) for row in rows]
 
     def _batch_outcome(
@@ -282,13 +280,14 @@ class Mailchimp:
                 "members_to_remove": [] if adding else addresses,
             },
         )
+        problems = self._field(answer, "errors", "POST", path)
         done = {
             normalise_address(member["email_address"])
             for member in answer.get("members_added" if adding else "members_removed") or []
         }
         errors = {
             normalise_address(address): str(error.get("error") or "refused")
-            for error in _field(answer, "errors", path)
+            for error in problems
             for address in error.get("email_addresses") or []
         }
         open_rows = [row for row in rows if normalise_address(row.address) not in done]
@@ -322,7 +321,7 @@ class Mailchimp:
     def _create_merge_field(self, body: Mapping[str, Any]) -> str:
         path = f"{self._list_path()}/merge-fields"
         created = self._client.post_json(path, json=body, idempotent=False)
-        return str(_field(created, "tag", path))
+        return str(self._field(created, "tag", "POST", path))
 
     def _static_segments(self) -> list[dict[str, Any]]:
         fields = "segments.id,segments.name,segments.type,total_items"
@@ -334,7 +333,7 @@ class Mailchimp:
         path = f"{self._list_path()}/segments"
         body = {"name": name, "static_segment": []}
         created = self._client.post_json(path, json=body, idempotent=False)
-        return {"id": _field(created, "id", path), "name": name}
+        return {"id": self._field(created, "id", "POST", path), "name": name}
 
     def _audience_list(self) -> Mapping[str, Any]:
         """The Mailchimp audience in use; the only one when none is configured."""
@@ -355,13 +354,19 @@ class Mailchimp:
     def _list_path(self) -> str:
         return f"/3.0/lists/{self._audience_list()['id']}"
 
+    def _field(self, body: Any, key: str, method: str, path: str) -> Any:
+        """A field every real answer has. Raises VendorError where it is missing."""
+        if not isinstance(body, dict) or key not in body:
+            raise self._client.unexpected(method, path, f"'{key}'", body)
+        return body[key]
+
     def _pages(
         self, path: str, key: str, params: Mapping[str, Any]
     ) -> Iterator[list[dict[str, Any]]]:
         offset = 0
         while True:
             data = self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
-            items = _field(data, key, path)
+            items = self._field(data, key, "GET", path)
             offset += len(items)
             if items:
                 yield items
@@ -421,15 +426,6 @@ def _label(attribute: str) -> str:
 def _hash(address: str) -> str:
     """Mailchimp's id of a contact: MD5 of the lower-cased address. An identifier, no protection."""
     return hashlib.md5(normalise_address(address).encode(), usedforsecurity=False).hexdigest()
-
-
-def _field(body: Any, key: str, path: str) -> Any:
-    if not isinstance(body, dict) or key not in body:
-        raise VendorError(
-            f"Mailchimp: {path} answered without '{key}': an error inside a 200, or another "
-            "system. Check the address in the connection."
-        )
-    return body[key]
 
 
 def _with_data_centre(connection: Connection) -> Connection:

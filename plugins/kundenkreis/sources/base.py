@@ -29,6 +29,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from kundenkreis import failpoints
 from kundenkreis.errors import KundenkreisError, WarehouseError
+from kundenkreis.http import understood_pages
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 
@@ -362,7 +363,7 @@ def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any
         state = dlt.current.resource_state()
         cursor = dict(state.get("cursor", {}))
         counts.loaded(table.name, 0)
-        for page in pages(cursor):
+        for page in understood_pages(run.source, f"reading {table.name}", pages(cursor)):
             good = checked(page, table, run.source, counts.rejections)
             counts.loaded(table.name, len(good))
             done = counts.tables[table.name]

@@ -225,7 +225,7 @@ class _Crm:
             filters = [_filter(name, "GTE", _milliseconds(start))] if start else []
             found, more = self._search(kind, filters, name, properties)
             yield _unseen(found, name, seen)
-            moments = [_moment(record.get("properties", {}).get(name)) for record in found]
+            moments = [_moment(_property(record, name)) for record in found]
             last = max((moment for moment in moments if moment), default=None)
             _advance(cursor, "newest", last)
             if not more:
@@ -268,7 +268,7 @@ class _Crm:
             "limit": self._size,
         }
         answer = self._searches.post_json(path, json=body)
-        return _results(answer, "POST", path), bool(_next(answer))
+        return _results(self._searches, answer, "POST", path), bool(_next(answer))
 
     def _contacts_with_history(self, found: list[dict[str, Any]]) -> list[Any]:
         path = f"{_OBJECTS}/contacts/batch/read"
@@ -281,7 +281,7 @@ class _Crm:
             }
             # 207: some were deleted since the search; the archived list has them.
             answer = self._objects.post_json(path, json=body, ok=(200, 207))
-            records += _results(answer, "POST", path)
+            records += _results(self._objects, answer, "POST", path)
         return records
 
     def _with_contact(self, found: list[dict[str, Any]]) -> list[Any]:
@@ -291,7 +291,7 @@ class _Crm:
             body = {"inputs": [{"id": identity} for identity in batch]}
             # 207: some deals have no contact.
             answer = self._objects.post_json(path, json=body, ok=(200, 207))
-            for result in _results(answer, "POST", path):
+            for result in _results(self._objects, answer, "POST", path):
                 ids = [str(end["toObjectId"]) for end in result.get("to", [])]
                 if ids:
                     contacts[str(result["from"]["id"])] = min(ids, key=lambda i: (len(i), i))
@@ -310,7 +310,7 @@ class _Crm:
             params["propertiesWithHistory"] = ",".join(histories)
         while True:
             answer = self._objects.get_json(path, params=params)
-            found = _results(answer, "GET", path)
+            found = _results(self._objects, answer, "GET", path)
             moments = [_moment(record.get("archivedAt")) for record in found]
             yield [
                 record
@@ -329,13 +329,10 @@ def _filter(name: str, operator: str, value: str) -> dict[str, str]:
     return {"propertyName": name, "operator": operator, "value": value}
 
 
-def _results(answer: Any, method: str, path: str) -> list[dict[str, Any]]:
+def _results(client: VendorClient, answer: Any, method: str, path: str) -> list[dict[str, Any]]:
     results = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(results, list) or not all(isinstance(item, dict) for item in results):
-        raise VendorError(
-            f"HubSpot: {method} {path} answered JSON without a list of results. Check the address "
-            "of the connection."
-        )
+        raise client.unexpected(method, path, "a list of results", answer)
     return results
 
 
@@ -354,14 +351,19 @@ def _batches(ids: list[str], size: int) -> Iterator[list[str]]:
         yield ids[start : start + size]
 
 
+def _property(record: Mapping[str, Any], name: str) -> Any:
+    """A property of a record; None where the record is malformed, which its check reports."""
+    properties = record.get("properties")
+    return properties.get(name) if isinstance(properties, dict) else None
+
+
 def _unseen(
     found: list[dict[str, Any]], name: str, seen: set[tuple[str, Any]]
 ) -> list[dict[str, Any]]:
     """Leave out what an overlapping window showed before in the same version."""
     fresh = []
     for record in found:
-        properties: Mapping[str, Any] = record.get("properties") or {}
-        version = (str(record.get("id")), properties.get(name))
+        version = (str(record.get("id")), str(_property(record, name)))
         if version not in seen:
             fresh.append(record)
             seen.add(version)

@@ -311,10 +311,7 @@ class _Shop:
             params["dates_are_gmt"] = "true"
         answer = self._client.get_json(_API + path, params=params)
         if not isinstance(answer, list):
-            raise VendorError(
-                f"WooCommerce: GET {_API}{path} answered JSON that is no list of records. Check "
-                f"the address in connection '{self._client.connection.id}'."
-            )
+            raise self._client.unexpected("GET", _API + path, "a list of records", answer)
         return answer
 
 

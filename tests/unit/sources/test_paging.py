@@ -134,7 +134,7 @@ def test_woocommerce_answer_that_is_no_list() -> None:
     reader = woocommerce._Shop(
         client(lambda _: httpx.Response(200, json={"code": "x"})), WooCommerceSettings()
     )
-    with pytest.raises(VendorError, match="GET /wp-json/wc/v3/products answered JSON that is no"):
+    with pytest.raises(VendorError, match=r"GET /wp-json/wc/v3/products answered 200 .* error 'x'"):
         list(reader.products({}))
 
 
@@ -212,5 +212,17 @@ def test_hubspot_reads_the_last_version_of_every_record(
 def test_hubspot_answer_without_results() -> None:
     broken = client(lambda _: httpx.Response(200, json={"status": "error"}))
     reader = hubspot._Crm(broken, broken, HubSpotSettings())
-    with pytest.raises(VendorError, match=r"POST /crm/objects/2026-03/deals/search answered JSON"):
+    with pytest.raises(VendorError, match=r"POST /crm/objects/2026-03/deals/search answered 200"):
         list(reader.deals({}))
+
+
+@pytest.mark.parametrize("properties", [None, "text", []])
+def test_hubspot_record_with_malformed_properties_does_not_end_the_reading(
+    properties: Any,
+) -> None:
+    good = {"id": "2", "properties": {"hs_lastmodifieddate": Crm.moment(0)}}
+    results = [{"id": "1", "properties": properties}, good]
+    answering = client(lambda _: httpx.Response(200, json={"results": results}))
+    reader = hubspot._Crm(answering, answering, HubSpotSettings())
+    found = [record for page in reader._changed("deals", [], {}) for record in page]
+    assert [record["id"] for record in found] == ["1", "2"]
