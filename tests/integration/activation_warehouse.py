@@ -204,6 +204,7 @@ class MemoryTool:
     """A tool that holds contacts and audiences in memory and counts what is written to it.
 
     refuse: addresses whose rows it rejects. fail: raised instead of the next write.
+    ids: the tool's ids of contacts, where they are not made from the address.
     """
 
     name: str = "listmonk"
@@ -212,6 +213,7 @@ class MemoryTool:
     members: dict[str, set[str]] = field(default_factory=dict)
     refuse: dict[str, str] = field(default_factory=dict)
     fail: list[Exception] = field(default_factory=list)
+    ids: dict[str, str] = field(default_factory=dict)
     written: list[tuple[str, str, str | None]] = field(default_factory=list)
     calls: int = 0
     capabilities: Capabilities = MEMORY
@@ -221,7 +223,8 @@ class MemoryTool:
     ) -> Iterator[list[SubscriberState]]:
         for address, state in self.states.items():
             evidence = "double" if state == "subscribed" else None
-            yield [SubscriberState(address, state, evidence, None, f"id:{address}")]  # type: ignore[arg-type]
+            vendor_id = self.ids.get(address, f"id:{address}")
+            yield [SubscriberState(address, state, evidence, None, vendor_id)]  # type: ignore[arg-type]
 
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         created = name not in self.members

@@ -208,8 +208,9 @@ def test_a_withdrawal_between_plan_and_delivery_wins_over_the_plan(dsn: str, tar
     ) == [("withdrawn_since_plan",)]
 
 
+@pytest.mark.parametrize("state", ["unsubscribed", "complained", "blocklisted"])
 def test_a_withdrawal_at_one_address_blocks_the_persons_other_address(
-    dsn: str, target: Path
+    dsn: str, target: Path, state: str
 ) -> None:
     night = Night(dsn, target, MemoryTool(states=known("anna", "work")))
     other = {
@@ -219,11 +220,40 @@ def test_a_withdrawal_at_one_address_blocks_the_persons_other_address(
         "reason": "consent_double",
     }
     publication = night.plan([person("anna")], others=[other])
-    night.tool.states["work@shop.de"] = "unsubscribed"
+    night.tool.states["work@shop.de"] = state
 
     night.deliver(publication)
 
     assert night.tool.written == []
+
+
+@pytest.mark.parametrize("moment", ["after the as-of day", "while the marts were built"])
+def test_a_withdrawal_that_the_marts_could_not_see_yet_blocks_in_every_tool(
+    dsn: str, target: Path, moment: str
+) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
+    publication = night.plan([person("anna"), person("bert")])
+    if moment == "after the as-of day":  # an old opt-out by what we know, but dated after the 22nd
+        read, withdrawn = "2026-11-23 00:30:00+00", "2026-11-23 00:10:00+00"
+    else:
+        read, withdrawn = "2026-11-22 23:10:00+00", "2026-11-20 12:00:00+00"
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "insert into activation.subscriber_states (destination, address, state,"
+            " state_changed_at, vendor_id, observed_at, read_at, run_id)"
+            " values ('mailchimp', 'anna@shop.de', 'unsubscribed', %s, '1', %s, now(), 'r')",
+            (withdrawn, read),
+        )
+        connection.execute(
+            "insert into operations.task_results"
+            " (run_id, task_id, as_of_date, state, summary, started_at)"
+            " values ('run', 'transform', '2026-11-22', 'success', '{}', '2026-11-22 23:00+00')"
+            " on conflict do nothing"
+        )
+
+    night.deliver(publication)
+
+    assert {address for _, address, _ in night.tool.written} == {"bert@shop.de"}
 
 
 @pytest.mark.parametrize("creates", [True, False])
@@ -431,6 +461,79 @@ def test_an_outdated_plan_is_refused(dsn: str, target: Path) -> None:
     with pytest.raises(PlanOutdated, match=f"publication {publication} is outdated"):
         night.deliver(publication)
     assert night.tool.written == []
+
+
+def test_a_plan_that_becomes_outdated_while_it_is_sent_is_not_sent_on(
+    dsn: str, target: Path
+) -> None:
+    people = [person(name) for name in ("anna", "bert", "cora", "dora", "emil")]
+    tool = MemoryTool(states=known("anna", "bert", "cora", "dora", "emil"))
+    night = Night(dsn, target, tool)
+    publication = night.plan(people)
+    send = tool.deliver
+
+    def publish_meanwhile(batch: Any) -> Any:
+        write_marts(dsn, people)
+        return send(batch)
+
+    tool.deliver = publish_meanwhile  # type: ignore[method-assign]
+
+    with pytest.raises(PlanOutdated, match=f"publication {publication} is outdated"):
+        night.deliver(publication)
+    assert len(tool.written) == 2  # one batch, which was under way and is settled
+    assert night.query("select state, count(*) from activation.ledger group by state") == [
+        ("confirmed", 2)
+    ]
+
+
+def test_an_answer_nobody_understands_is_reported_by_tool_and_leaves_its_rows_in_doubt(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna"))
+    night = Night(dsn, target, tool)
+    publication = night.plan([person("anna")])
+    tool.fail = [KeyError("anna@shop.de")]
+
+    with pytest.raises(VendorError, match="listmonk: upsert was answered") as raised:
+        night.deliver(publication)
+
+    assert "anna" not in str(raised.value)
+    assert night.query("select state, reason_code from activation.ledger") == [
+        ("unknown", "VendorError")
+    ]
+    assert night.query("select state from activation.sync_runs") == [("failed",)]
+
+
+def test_whoever_may_not_be_written_to_leaves_however_often_the_tool_refuses(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna", "bert"))
+    night = Night(dsn, target, tool, max_rejections=1)
+    night.run([person("anna"), person("bert")])
+    gone = [person("anna", contactable=False, reason="withdrawn"), person("bert")]
+    tool.refuse = {"anna@shop.de": "internal"}
+
+    attempts = [night.run(gone)["rejected"] for _ in range(3)]
+    tool.refuse.clear()
+    night.run(gone)
+
+    assert attempts == [1, 1, 1]
+    assert tool.members["Champions"] == {"bert@shop.de"}
+
+
+def test_a_member_whose_address_was_changed_in_the_tool_is_still_ours_to_remove(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna", "bert"), ids={"anna@shop.de": "7", "new@shop.de": "7"})
+    night = Night(dsn, target, tool)
+    night.run([person("anna"), person("bert")])
+    # The tool's own form: the contact keeps its id and its place in every list.
+    tool.states = known("new", "bert")
+    tool.members["Champions"] = {"new@shop.de", "bert@shop.de"}
+
+    night.run([person("anna"), person("bert")])
+
+    assert tool.members["Champions"] == {"bert@shop.de"}
 
 
 def test_drift_is_recorded_and_repaired_by_the_next_plan(dsn: str, target: Path) -> None:

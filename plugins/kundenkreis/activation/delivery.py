@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from kundenkreis.destinations.base import (
 )
 from kundenkreis.errors import KundenkreisError, PlanOutdated, VendorError, WarehouseError
 from kundenkreis.failpoints import reach
+from kundenkreis.http import understood
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
@@ -71,15 +72,32 @@ where
 order by plan_rows.audience, plan_rows.plan_row_id
 """
 
-# A withdrawal in any tool since the publication blocks the whole person, at all addresses.
+# A withdrawal in any tool that the marts could not know blocks the whole person, at all addresses:
+# one read after `transform` began, or dated after the as-of day, which the marts leave out. Where
+# that day ends depends on the business time zone; 14 hours early is its end in all of them.
 _WITHDRAWN_SINCE = """
-with withdrawn as (
+with publication as (
+    select
+        coalesce(task_results.started_at, publications.published_at) as built_at,
+        cast(publications.as_of_date + 1 as timestamp) at time zone 'UTC' - interval '14 hours'
+            as as_of_end
+    from history.publications
+    left join operations.task_results
+        on
+            task_results.run_id = publications.dag_run_id
+            and task_results.task_id = 'transform'
+    where publications.publication_id = %(publication_id)s
+),
+withdrawn as (
     select subscriber_states.address
     from activation.subscriber_states
-    inner join history.publications on publications.publication_id = %(publication_id)s
+    cross join publication
     where
-        subscriber_states.state in ('unsubscribed', 'complained')
-        and subscriber_states.observed_at > publications.published_at
+        subscriber_states.state in ('unsubscribed', 'complained', 'blocklisted')
+        and (
+            subscriber_states.observed_at > publication.built_at
+            or subscriber_states.state_changed_at >= publication.as_of_end
+        )
 )
 select withdrawn.address from withdrawn
 union
@@ -215,8 +233,9 @@ def deliver(
             if _has_open_rows(job):
                 _refresh_states(job)
                 _send_everything(job)
-        except KundenkreisError:
-            _end(job, sync_run_id, "failed")
+        except Exception:
+            with suppress(psycopg.Error):  # where the warehouse is what failed
+                _end(job, sync_run_id, "failed")
             raise
         return _end(job, sync_run_id, "done")
 
@@ -237,8 +256,7 @@ def _lock(writer: psycopg.Connection, destination: str) -> None:
 
 def _require_current(writer: psycopg.Connection, publication_id: int) -> None:
     """Raise unless the plan belongs to the newest publication and exists."""
-    row = writer.execute("select max(publication_id) from history.publications").fetchone()
-    newest = row[0] if row else None
+    newest = _newest_publication(writer)
     if newest != publication_id:
         raise PlanOutdated(
             f"The plan of publication {publication_id} is outdated: the newest publication is "
@@ -250,6 +268,11 @@ def _require_current(writer: psycopg.Connection, publication_id: int) -> None:
             f"Publication {publication_id} has no plan: activation.plan_rows does not exist. "
             "Run the plan step first."
         )
+
+
+def _newest_publication(writer: psycopg.Connection) -> int | None:
+    row = writer.execute("select max(publication_id) from history.publications").fetchone()
+    return row[0] if row else None
 
 
 def _begin(job: _Delivery) -> int:
@@ -290,19 +313,18 @@ def _refresh_states(job: _Delivery) -> None:
     refresh_states(
         job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
     )
+    withdrawn = job.writer.execute(_WITHDRAWN_SINCE, job.keys).fetchall()
+    job.withdrawn = frozenset(row[0] for row in withdrawn)
     job.writer.commit()
 
 
 def _send_everything(job: _Delivery) -> None:
-    withdrawn = job.writer.execute(_WITHDRAWN_SINCE, job.keys).fetchall()
-    job.withdrawn = frozenset(row[0] for row in withdrawn)
-    job.writer.commit()
     _ensure_attributes(job)
     _ensure_audiences(job)
     for operation in _OPERATIONS:
+        _send_operation(job, operation)
         _require_current(job.writer, job.publication_id)
         job.writer.commit()
-        _send_operation(job, operation)
         if job.found_to_exist:
             # Contacts we took for new (a create whose answer was lost, or somebody was faster):
             # only their true state says whether they may join audiences now.
@@ -368,7 +390,8 @@ def _send_operation(job: _Delivery, operation: Operation) -> None:
     failures: list[VendorError] = []
     with ThreadPoolExecutor(max_workers=limit) as pool:
         for package in _packages(job, operation):
-            if failures:
+            # A plan that was overtaken while it is sent may hold what should no longer happen.
+            if failures or _newest_publication(job.writer) != job.publication_id:
                 break
             _intend(job, package)
             under_way[pool.submit(_call, job.tool, package.batch)] = package
@@ -390,7 +413,10 @@ def _intend(job: _Delivery, package: _Package) -> None:
 
 
 def _call(tool: Destination, batch: Batch) -> list[Outcome]:
-    return tool.deliver(batch) if batch.rows else []
+    if not batch.rows:
+        return []
+    with understood(tool.name, batch.operation):
+        return tool.deliver(batch)
 
 
 def _settle_finished(
