@@ -140,6 +140,7 @@ leaving as (
 ),
 
 -- is_free: never held, because it was decided before (a repeat) or because consent is gone.
+-- must_leave: consent is gone, so however often the tool refuses, the next plan tries again.
 changes as (
     select
         destination,
@@ -158,7 +159,8 @@ changes as (
         rejected_reason,
         max_rejections,
         reason,
-        is_repeated as is_free
+        is_repeated as is_free,
+        false as must_leave
     from joining
     where suppressed_because is not null or is_repeated or not is_member
     union all
@@ -179,7 +181,8 @@ changes as (
         rejected_reason,
         max_rejections,
         reason,
-        is_repeated or not is_contactable as is_free
+        is_repeated or not is_contactable as is_free,
+        not is_contactable as must_leave
     from leaving
 ),
 
@@ -188,6 +191,7 @@ judged as (
         *,
         case
             when suppressed_because is not null then 'suppressed'
+            when must_leave then 'planned'
             when not is_in_tool and not may_create then 'skipped'
             when rejections >= coalesce(max_rejections, 5) then 'skipped'
             when retry_from_publication_id > {{ planned_publication_id() }} then 'skipped'
@@ -195,6 +199,7 @@ judged as (
         end as status,
         case
             when suppressed_because is not null then suppressed_because
+            when must_leave then reason
             when not is_in_tool and not may_create then 'not_in_tool'
             when rejections >= coalesce(max_rejections, 5)
                 then {{ dbt.concat(["'parked: '", rejected]) }}

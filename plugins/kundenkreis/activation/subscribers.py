@@ -11,6 +11,7 @@ import psycopg
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Destination
+from kundenkreis.http import understood_pages
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
@@ -68,6 +69,34 @@ on conflict (destination, address) do update set
     run_id = excluded.run_id
 """
 
+# Somebody corrected a contact's address in the tool: it keeps its place in our audiences under the
+# new one, and so it stays ours to remove.
+_FOLLOW_CHANGED_ADDRESSES = """
+update activation.delivered_state as known
+set address = renamed.address
+from (
+    select
+        before.address as old_address,
+        min(read_states.address) as address
+    from activation.subscriber_states as before
+    inner join read_states on before.vendor_id = read_states.vendor_id
+    where
+        before.destination = %(destination)s
+        and not exists (select 1 from read_states as same where same.address = before.address)
+    group by before.address
+) as renamed
+where
+    known.destination = %(destination)s
+    and known.address = renamed.old_address
+    and not exists (
+        select 1
+        from activation.delivered_state as taken
+        where
+            taken.destination = known.destination
+            and taken.audience = known.audience
+            and taken.address = renamed.address
+    )
+"""
 # A contact that is gone from the tool no longer proves an opt-in, but its withdrawal still holds.
 _FORGET_GONE = """
 delete from activation.subscriber_states as known
@@ -151,7 +180,8 @@ def refresh_states(
         connection.cursor() as cursor,
         cursor.copy(f"copy read_states ({columns}) from stdin") as copy,
     ):
-        for page in tool.read_subscriber_states(frozenset(row[0] for row in ours)):
+        pages = tool.read_subscriber_states(frozenset(row[0] for row in ours))
+        for page in understood_pages(tool.name, "reading the contacts", pages):
             for state in page:
                 copy.write_row(
                     (
@@ -170,7 +200,14 @@ def refresh_states(
         "creates_contacts": tool_settings.create_contacts,
         "max_rejections": tool_settings.max_rejections,
     }
-    for statement in (_MERGE, _FORGET_GONE, _MARK_GONE, _REMEMBER_DESTINATION):
+    statements = (
+        _FOLLOW_CHANGED_ADDRESSES,
+        _MERGE,
+        _FORGET_GONE,
+        _MARK_GONE,
+        _REMEMBER_DESTINATION,
+    )
+    for statement in statements:
         connection.execute(statement, values)
     counted = connection.execute(
         "select state, count(*) from activation.subscriber_states"
