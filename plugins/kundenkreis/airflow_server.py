@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +40,9 @@ def serve(console: Console, port: int, wait_seconds: float = 180) -> int:
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by a service manager
     try:
         _wait_until_it_answers(process, port, wait_seconds, log)
         console.print(f"Airflow: [bold]http://127.0.0.1:{port}[/]")
@@ -50,11 +53,19 @@ def serve(console: Console, port: int, wait_seconds: float = 180) -> int:
         console.print("Stopping Airflow …")
         return 0
     finally:
-        process.terminate()
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End Airflow with all its parts, which are one process group."""
+    for stop_signal, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 10), (signal.SIGKILL, 5)):
         try:
-            process.wait(30)
+            os.killpg(process.pid, stop_signal)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            continue
+        except ProcessLookupError:
+            return
 
 
 def _environment(port: int) -> dict[str, str]:
