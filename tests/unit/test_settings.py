@@ -75,6 +75,12 @@ def test_missing_files_mean_their_defaults(load: Load) -> None:
     assert settings.retention.raw_payload_days == 90
 
 
+def test_a_system_with_nothing_below_it_has_its_defaults(load: Load) -> None:
+    settings = load(sources="hubspot:\n", destinations="listmonk:\n")
+    assert settings.sources["hubspot"].overlap_hours == 6
+    assert settings.destinations["listmonk"].create_contacts is False
+
+
 def test_the_environment_names_the_folder(
     tmp_path: Path, load: Load, clean_env: pytest.MonkeyPatch
 ) -> None:

@@ -223,7 +223,7 @@ class FileDataset(_Settings):
     )
     date_formats: Texts = Field(
         default=("iso",),
-        description="iso or Python strptime formats, tried in this order; iso is tried in any case.",
+        description="iso or Python strptime formats, tried in this order; iso always is.",
     )
     timezone: str | None = Field(
         None,
@@ -382,9 +382,15 @@ class HubSpotSettings(_Settings):
 
 
 class SourcesConfig(BaseModel):
-    """``sources.yml``: the systems to read; one that is not there is not read."""
+    """``sources.yml``: the systems to read; one that is left out is not read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     files: FilesSourceSettings | None = Field(None, description="Exports of any system.")
     woocommerce: WooCommerceSettings | None = Field(None, description="A WooCommerce shop.")
     hubspot: HubSpotSettings | None = Field(None, description="HubSpot CRM.")
+
+    @field_validator("woocommerce", "hubspot", mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, value: Any) -> Any:
+        """``hubspot:`` with nothing below it reads the system with its defaults."""
+        return {} if value is None else value

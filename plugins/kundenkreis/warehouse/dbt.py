@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from kundenkreis.errors import TransformError
@@ -55,22 +56,48 @@ def run_dbt(
     # One target folder per colour keeps the partial parse of each.
     target = home() / "dbt" / f"target_{variables.get('marts_schema', 'none')}"
     target.mkdir(parents=True, exist_ok=True)
-    invocation = [
-        command,
-        *arguments,
-        *("--project-dir", str(repository_root() / "dbt_project")),
-        *("--profiles-dir", str(repository_root() / "dbt_project")),
-        *("--target-path", str(target), "--log-path", str(home() / "dbt" / "logs")),
-        # dbt's own log repeats statements and values; progress and errors come from the events.
-        *("--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"),
-        "--no-send-anonymous-usage-stats",
-        *("--vars", json.dumps(dict(variables), sort_keys=True)),
-    ]
+    logs = home() / "dbt" / "logs"
+    invocation = [command, *arguments, *_options(target, logs, variables)]
     with _environment(dbt_environment(dsn)):
         from dbt.cli.main import dbtRunner
 
         outcome = dbtRunner(callbacks=[_reporter(progress)]).invoke(invocation)
     return _counts(command, outcome)
+
+
+def parse_project(folder: Path, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse the dbt project, which needs no warehouse.
+
+    Args:
+        folder: where dbt may write.
+        variables: dbt variables.
+
+    Returns:
+        dbt's manifest (https://schemas.getdbt.com/dbt/manifest/v12.json).
+
+    Raises:
+        TransformError: the project cannot be parsed.
+    """
+    invocation = ["parse", "--no-partial-parse", *_options(folder, folder, variables)]
+    with _environment({}):
+        from dbt.cli.main import dbtRunner
+
+        outcome = dbtRunner().invoke(invocation)
+    _counts("parse", outcome)
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def _options(target: Path, logs: Path, variables: Mapping[str, Any]) -> list[str]:
+    return [
+        *("--project-dir", str(repository_root() / "dbt_project")),
+        *("--profiles-dir", str(repository_root() / "dbt_project")),
+        *("--target-path", str(target), "--log-path", str(logs)),
+        # dbt's own log repeats statements and values; progress and errors come from the events.
+        *("--log-level", "none", "--log-level-file", "none", "--no-print", "--no-use-colors"),
+        "--no-send-anonymous-usage-stats",
+        *("--vars", json.dumps(dict(variables), sort_keys=True)),
+    ]
 
 
 def _counts(command: str, outcome: Any) -> dict[str, int]:

@@ -85,7 +85,7 @@ create table if not exists history.rfm_cutoffs (
 -- What a night said of a stage that the night before did not. One row per as-of day and customer.
 create table if not exists history.stage_changes (
     as_of_date date not null,  -- the day that was computed
-    customer_id text not null,
+    customer_id text not null,  -- as in marts.customers
     from_stage text,  -- null: a customer the night before did not know
     to_stage text,  -- null: a customer who became part of another
     publication_id bigint,  -- null: written by a backfill
@@ -96,7 +96,7 @@ create table if not exists history.stage_changes (
 create table if not exists history.segment_membership_changes (
     as_of_date date not null,  -- the day that was computed
     segment text not null,  -- key of the segment in segments.yml
-    customer_id text not null,
+    customer_id text not null,  -- as in marts.customers
     change text not null check (change in ('entered', 'left')),  -- entered or left
     publication_id bigint,  -- null: written by a backfill
     primary key (as_of_date, segment, customer_id)

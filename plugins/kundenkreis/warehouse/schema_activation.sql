@@ -42,7 +42,7 @@ create table if not exists activation.ledger (
     destination text not null,  -- the email tool
     audience text not null,  -- '' for the contact's own attributes
     segment text,  -- key of the segment; null for the contact's own attributes
-    customer_id text not null,
+    customer_id text not null,  -- as in marts.customers
     operation text not null check (operation in ('upsert', 'add', 'remove')),  -- as in plan_rows
     address text not null,  -- the contact; personal data
     attributes jsonb not null default '{}',  -- what was sent; personal data
