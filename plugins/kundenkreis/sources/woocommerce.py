@@ -11,7 +11,8 @@ Auth    connection ``woocommerce``: login = consumer key (ck_...), password = co
 Limits  none of WooCommerce itself; hosts and firewalls answer 429, 503 or 508.
 Paging  by key, not by page number: each call asks for changes after the newest one seen, minus one
         second, so records that change while we read shift nothing. When a full page lies within
-        one second, that second is read by id.
+        one second, that second is read by id. Customers go by offset, each page beginning with the
+        last record of the one before, so that accounts deleted while we read hide nobody.
 
 Loads ``raw_woocommerce.{customers, orders, orders__line_items, refunds, products}``, merged by id;
 an order's lines are replaced as a set. A guest has customer_id 0 and is known only by the billing
@@ -64,6 +65,7 @@ from kundenkreis.sources.config import WooCommerceSettings
 
 _API = "/wp-json/wc/v3"
 _SECOND = timedelta(seconds=1)
+_STEPS_BACK = 50
 
 # --------------------------------------------------------------------------- mapping
 
@@ -244,9 +246,7 @@ class _Shop:
     def customers(self, cursor: Cursor) -> Iterator[list[Any]]:
         since = _moment(cursor.get("newest"))
         bound = since - self._overlap if since else None
-        page = 1
-        while True:
-            records = self._get("/customers", role="all", orderby="id", order="asc", page=page)
+        for records in self._all_customers():
             moments = [_moment_of(record, "date_modified_gmt") for record in records]
             yield [
                 record
@@ -254,9 +254,31 @@ class _Shop:
                 if bound is None or moment is None or moment >= bound
             ]
             _advance(cursor, moments)
-            if len(records) < self._size:
+
+    def _all_customers(self) -> Iterator[list[Any]]:
+        """Every account by id. Each page begins with the last record of the one before: when it
+        does not, accounts were deleted meanwhile, the others moved up, and we step back."""
+        size = max(2, self._size)  # of one record a page could not begin with the one before
+        page = {"role": "all", "orderby": "id", "per_page": size}
+        offset, last_id, steps_back = 0, 0, 0
+        while True:
+            records, more = self._get("/customers", **page, offset=offset)
+            ids = [record["id"] for record in records if _has_number(record)]
+            if offset and (not ids or min(ids) > last_id):
+                steps_back += 1
+                if steps_back > _STEPS_BACK:
+                    raise VendorError(
+                        f"WooCommerce: GET {_API}/customers changed its order {_STEPS_BACK} times "
+                        "while it was read. Something deletes accounts all the time, or a plugin "
+                        "sorts them otherwise; nothing was loaded, the next run reads them again."
+                    )
+                offset = max(0, offset - size)
+                continue
+            yield records
+            if not more:
                 return
-            page += 1
+            last_id = max(ids, default=last_id)
+            offset += size - 1
 
     def _changed(
         self, path: str, cursor: Cursor, order: str, **filters: str
@@ -269,11 +291,11 @@ class _Shop:
         seen: set[tuple[Any, Any]] = set()
         while True:
             window = {after_filter: _gmt(after)} if after else {}
-            records = self._get(path, orderby=order, order="asc", **window, **filters)
+            records, more = self._get(path, orderby=order, **window, **filters)
             moments = [_moment_of(record, name) for record in records]
             yield _unseen(records, name, seen)
             _advance(cursor, moments)
-            if len(records) < self._size:
+            if not more:
                 return
             last = max((moment for moment in moments if moment), default=None)
             if last is None:
@@ -299,20 +321,30 @@ class _Shop:
         }
         page = 1
         while True:
-            records = self._get(path, orderby="id", order="asc", page=page, **window, **filters)
+            records, more = self._get(path, orderby="id", page=page, **window, **filters)
             yield records
-            if len(records) < self._size:
+            if not more:
                 return
             page += 1
 
-    def _get(self, path: str, **params: Any) -> list[Any]:
-        params = {"per_page": self._size, "page": 1, **params}
+    def _get(self, path: str, **params: Any) -> tuple[list[Any], bool]:
+        """One page in ascending order, and whether more follow it."""
+        params = {"per_page": self._size, "page": 1, "order": "asc", **params}
         if path != "/customers":
             params["dates_are_gmt"] = "true"
-        answer = self._client.get_json(_API + path, params=params)
+        response = self._client.request("GET", _API + path, params=params)
+        answer = self._client.json_of(response)
         if not isinstance(answer, list):
             raise self._client.unexpected("GET", _API + path, "a list of records", answer)
-        return answer
+        # A record that the key's user may not see is left out of its page, so a short page need
+        # not be the last one.
+        pages = response.headers.get("X-WP-TotalPages", "")
+        announced = pages.isdigit() and "offset" not in params and params["page"] < int(pages)
+        return answer, announced or len(answer) >= params["per_page"]
+
+
+def _has_number(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("id"), int)
 
 
 def _unseen(records: list[Any], name: str, seen: set[tuple[Any, Any]]) -> list[Any]:

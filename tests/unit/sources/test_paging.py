@@ -122,6 +122,53 @@ def test_woocommerce_reads_only_the_overlap_again() -> None:
     assert shop.calls == 1
 
 
+@given(
+    st.integers(1, 4),
+    st.integers(0, 12),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), max_size=4),
+)
+def test_woocommerce_misses_no_customer_when_others_are_deleted_meanwhile(
+    page_size: int, count: int, deletions: list[tuple[int, int]]
+) -> None:
+    rows = list(range(1, count + 1))
+    calls = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        query = request.url.params
+        size = int(query["per_page"])
+        start = int(query.get("offset") or (int(query["page"]) - 1) * size)
+        chosen = rows[start : start + size]
+        for call, identity in deletions:
+            if call == calls and identity in rows:
+                rows.remove(identity)
+        calls += 1
+        return httpx.Response(200, json=[{"id": identity} for identity in chosen])
+
+    reader = woocommerce._Shop(client(answer), WooCommerceSettings(page_size=page_size))
+    read = {row["id"] for page in reader.customers({}) for row in page}
+
+    assert read >= set(rows)
+
+
+def test_woocommerce_page_that_a_plugin_shortened_is_not_the_last() -> None:
+    shop = Shop(list(range(8)), [])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        """As a shop answers whose plugin hides order 2 from the key's user."""
+        whole = shop(request).json()
+        after = request.url.params.get("modified_after")
+        left = [row for row in shop.rows.values() if after is None or shop.moment(row) > after]
+        visible = [row for row in whole if row["id"] != 2]
+        pages = -(-len(left) // int(request.url.params["per_page"]))
+        return httpx.Response(200, json=visible, headers={"X-WP-TotalPages": str(pages)})
+
+    reader = woocommerce._Shop(client(answer), WooCommerceSettings(page_size=3, overlap_hours=0))
+    read = {row["id"] for page in reader.products({}) for row in page}
+
+    assert read == {1, 3, 4, 5, 6, 7, 8}
+
+
 def test_woocommerce_says_when_it_cannot_page() -> None:
     reader = woocommerce._Shop(
         client(lambda _: httpx.Response(200, json=[{"id": 1}])), WooCommerceSettings(page_size=1)
