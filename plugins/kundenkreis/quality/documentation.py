@@ -1,4 +1,4 @@
-"""Writes docs/gates.md from the suites themselves: ``python -m kundenkreis.quality.documentation``.
+"""Writes docs/gates.md from the suites themselves (``make docs``, or this module on its own).
 
 The page shows the suites as they are with every source, one email tool and one segment, on a night
 that has a history and a publication before it.
@@ -25,7 +25,7 @@ from kundenkreis.sources.config import ENTITY_COLUMNS, SourcesConfig
 
 _HEAD = """# Gates
 
-<!-- Written by `python -m kundenkreis.quality.documentation`; do not edit by hand. -->
+<!-- Written by `make docs`; do not edit by hand. -->
 
 A gate is one Great Expectations checkpoint. `gate_landing` reads what arrived, `gate_marts` the
 marts that are about to be published.

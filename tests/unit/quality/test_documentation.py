@@ -7,7 +7,7 @@ from kundenkreis.quality.documentation import gates_markdown, page
 
 def test_the_page_is_current() -> None:
     assert page().read_text(encoding="utf-8") == gates_markdown(), (
-        "docs/gates.md is out of date: run `python -m kundenkreis.quality.documentation`"
+        "docs/gates.md is out of date: run `make docs`"
     )
 
 
