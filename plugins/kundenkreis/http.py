@@ -116,10 +116,20 @@ class RateLimit:
 
 
 class _Again(Exception):
-    """Internal: this attempt failed in a way that is worth, and safe, repeating."""
+    """Internal: this attempt failed in a way that is worth, and safe, repeating.
 
-    def __init__(self, reason: str, response: httpx.Response | None, wait: float | None) -> None:
+    may_be_done: the request may have been carried out although no good answer came.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        response: httpx.Response | None,
+        wait: float | None,
+        may_be_done: bool = False,
+    ) -> None:
         super().__init__(reason)
+        self.may_be_done = may_be_done
         self.reason = reason
         self.response = response
         self.wait = wait
@@ -282,7 +292,7 @@ class VendorClient:
                     f"{self.system}: {call} was sent but not answered ({type(error).__name__}); "
                     "whether it was carried out is unknown."
                 ) from None
-            raise _Again(f"broke off ({type(error).__name__})", None, None) from None
+            raise _Again(f"broke off ({type(error).__name__})", None, None, True) from None
         except (httpx.InvalidURL, httpx.RequestError) as error:
             raise VendorError(
                 f"{self.system}: {call} could not be sent ({type(error).__name__}). Check the "
@@ -304,7 +314,8 @@ class VendorClient:
         throttled = status in NEVER_TAKEN_STATUSES or status in self._rate_limit.throttled_statuses
         if throttled or (status in RETRIED_STATUSES and idempotent):
             wait = retry_after_seconds(response.headers.get("retry-after"), self._now())
-            raise _Again(f"answered {status}", response, self._bounded(call, status, wait))
+            wait = self._bounded(call, status, wait)
+            raise _Again(f"answered {status}", response, wait, not throttled)
         if status in RETRIED_STATUSES:
             raise OutcomeUnknown(
                 f"{self.system}: {call} answered {status}; whether it was carried out is unknown."
@@ -361,10 +372,13 @@ class VendorClient:
             return VendorError(str(self._refused_credential(call, again.response.status_code)))
         code = vendor_error_code(again.response) if again.response is not None else None
         named = f" ({code})" if code else ""
+        left = "nothing of it was used, so the next run tries again."
+        if again.may_be_done and not call.startswith("GET "):
+            left = "it may have been carried out all the same: the next run repeats it safely."
         return VendorError(
             f"{self.system}: {call} {again.reason}{named}, {self._attempts} times in a row. Check "
             f"that the system is up and the address in connection '{self.connection.id}' is right; "
-            "nothing of it was used, so the next run tries again."
+            f"{left}"
         )
 
     def _wait(self, state: tenacity.RetryCallState) -> float:

@@ -110,6 +110,24 @@ def test_an_unreachable_system_is_named() -> None:
         client.request("GET", "/orders")
 
 
+@pytest.mark.parametrize(
+    ("method", "answer", "said"),
+    [
+        ("PUT", httpx.RemoteProtocolError("cut"), "may have been carried out"),
+        ("PUT", 500, "may have been carried out"),
+        ("PUT", httpx.ConnectError("refused"), "nothing of it was used"),
+        ("PUT", 429, "nothing of it was used"),
+        ("GET", httpx.RemoteProtocolError("cut"), "nothing of it was used"),
+    ],
+)
+def test_says_whether_what_failed_may_have_been_carried_out(
+    method: str, answer: Any, said: str
+) -> None:
+    client, _ = make_client(Script(answer), attempts=2)
+    with pytest.raises(VendorError, match=said):
+        client.request(method, "/members")
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_credential_names_the_connection_and_is_not_repeated(status: int) -> None:
     script = Script(status)
