@@ -12,17 +12,8 @@ segment_members as (
     select * from {{ ref('segment_members') }}
 ),
 
--- One verdict per address: where two customers share one, a single no is a no.
 addresses as (
-    select
-        address,
-        min(customer_id) as customer_id,
-        min(case when is_contactable then 1 else 0 end) = 1 as is_contactable,
-        max(case when not is_contactable then reason end) as reason,
-        max(evidence) as evidence
-    from {{ ref('contactability') }}
-    where channel = 'email'
-    group by address
+    select * from {{ ref('address_verdicts') }}
 ),
 
 delivered_members as (
@@ -65,6 +56,7 @@ joining as (
         coalesce(
             desired_members.suppressed_because,
             case
+                when not addresses.is_contactable then coalesce(addresses.reason, 'not_contactable')
                 when subscriber_states.state <> 'subscribed'
                     then {{ dbt.concat(["'tool_'", 'subscriber_states.state']) }}
             end
@@ -85,6 +77,7 @@ joining as (
         on
             desired_members.destination = subscriber_states.destination
             and desired_members.address = subscriber_states.address
+    left join addresses on desired_members.address = addresses.address
     left join destinations on desired_members.destination = destinations.destination
 ),
 

@@ -15,17 +15,8 @@ membership_changes as (
     select * from {{ ref('membership_changes') }}
 ),
 
--- One verdict per address: where two customers share one, a single no is a no.
 addresses as (
-    select
-        address,
-        min(customer_id) as customer_id,
-        min(case when is_contactable then 1 else 0 end) = 1 as is_contactable,
-        max(case when not is_contactable then reason end) as reason,
-        max(evidence) as evidence
-    from {{ ref('contactability') }}
-    where channel = 'email'
-    group by address
+    select * from {{ ref('address_verdicts') }}
 ),
 
 delivered_profiles as (
