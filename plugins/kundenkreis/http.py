@@ -36,6 +36,7 @@ import tenacity
 
 from kundenkreis.connections import Connection
 from kundenkreis.errors import CredentialError, VendorError
+from kundenkreis.redaction import redact
 
 logger = logging.getLogger(__name__)
 Page = TypeVar("Page")
@@ -451,14 +452,8 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
 
 
-_ADDRESS = re.compile(r"[^\s/@\"'<>]+@[^\s/@\"'<>]+")
 _HASH = re.compile(r"^[0-9a-fA-F]{32,64}$")
 _CODE = re.compile(r"^[A-Za-z0-9_.\- ]{1,60}$")
-
-
-def redact(text: str) -> str:
-    """Replace everything that looks like an email address, for text that reaches a log."""
-    return _ADDRESS.sub("<address>", text)
 
 
 def redact_path(path: str) -> str:

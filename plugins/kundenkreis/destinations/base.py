@@ -10,12 +10,14 @@ never decides who gets what. Three rules hold for all of them (design: Activatio
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
-from kundenkreis.http import OutcomeUnknown, RefusedRequest, redact
+from kundenkreis.http import OutcomeUnknown, RefusedRequest
+from kundenkreis.redaction import redact
 
 Created = TypeVar("Created")
 State = Literal[
@@ -168,8 +170,17 @@ class Destination(Protocol):
 
 
 def normalise_address(address: str) -> str:
-    """The form addresses are compared in. The warehouse normalises domains before (IDNA)."""
-    return address.strip().lower()
+    """The form addresses are compared in, the same as dbt's macro ``normalised_email``: an address
+    that a tool shows with ``bücher.example`` is the one that the warehouse knows in ASCII.
+    """
+    local, at, domain = address.strip(" \t\r\n\u00a0\u200b").lower().rpartition("@")
+    if not domain.isascii():
+        labels = unicodedata.normalize("NFC", domain).split(".")
+        domain = ".".join(
+            label if label.isascii() else f"xn--{label.encode('punycode').decode()}"
+            for label in labels
+        )
+    return f"{local}{at}{domain}"
 
 
 def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:

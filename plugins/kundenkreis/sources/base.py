@@ -90,6 +90,17 @@ OptionalBigInt = Annotated[BigInt | None, BeforeValidator(_none_when_empty)]
 OptionalBool = Annotated[bool | None, BeforeValidator(_none_when_empty)]
 
 
+def vendor_time(text: Any) -> datetime | None:
+    """A vendor's time in UTC, where one without a zone is; None where it is missing or malformed.
+
+    For cursors; what a record says is checked by its model.
+    """
+    try:
+        return _in_utc(datetime.fromisoformat(str(text)))
+    except ValueError:
+        return None
+
+
 class Record(BaseModel):
     """Base of all row models: fields not declared are ignored, numbers are accepted as text."""
 

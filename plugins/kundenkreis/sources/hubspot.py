@@ -50,6 +50,7 @@ from kundenkreis.sources.base import (
     UtcTime,
     load_tables,
     summary,
+    vendor_time,
 )
 from kundenkreis.sources.config import HubSpotSettings
 
@@ -218,14 +219,14 @@ class _Crm:
     ) -> Iterator[list[dict[str, Any]]]:
         """Records changed since the cursor, oldest change first, by (time, id)."""
         name = _MODIFIED[kind]
-        since = _moment(cursor.get("newest"))
+        since = vendor_time(cursor.get("newest"))
         start = since - self._overlap if since else None
         seen: set[tuple[str, Any]] = set()
         while True:
             filters = [_filter(name, "GTE", _milliseconds(start))] if start else []
             found, more = self._search(kind, filters, name, properties)
             yield _unseen(found, name, seen)
-            moments = [_moment(_property(record, name)) for record in found]
+            moments = [vendor_time(_property(record, name)) for record in found]
             last = max((moment for moment in moments if moment), default=None)
             _advance(cursor, "newest", last)
             if not more:
@@ -302,7 +303,7 @@ class _Crm:
     ) -> Iterator[list[Any]]:
         """Deleted records whose deletion the last run has not seen."""
         path = f"{_OBJECTS}/{kind}"
-        since = _moment(cursor.get("archived"))
+        since = vendor_time(cursor.get("archived"))
         bound = since - self._overlap if since else None
         params: dict[str, Any] = {"archived": "true", "properties": ",".join(properties)}
         params["limit"] = _HISTORY_BATCH if histories else 100
@@ -311,7 +312,7 @@ class _Crm:
         while True:
             answer = self._objects.get_json(path, params=params)
             found = _results(self._objects, answer, "GET", path)
-            moments = [_moment(record.get("archivedAt")) for record in found]
+            moments = [vendor_time(record.get("archivedAt")) for record in found]
             yield [
                 record
                 for record, moment in zip(found, moments, strict=True)
@@ -371,17 +372,9 @@ def _unseen(
 
 
 def _advance(cursor: Cursor, name: str, moment: datetime | None) -> None:
-    before = _moment(cursor.get(name))
+    before = vendor_time(cursor.get(name))
     if moment and (before is None or moment > before):
         cursor[name] = moment.isoformat()
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _milliseconds(moment: datetime) -> str:

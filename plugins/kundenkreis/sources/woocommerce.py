@@ -60,6 +60,7 @@ from kundenkreis.sources.base import (
     UtcTime,
     load_tables,
     summary,
+    vendor_time,
 )
 from kundenkreis.sources.config import WooCommerceSettings
 
@@ -244,7 +245,7 @@ class _Shop:
         return self._changed("/refunds", cursor, "date")
 
     def customers(self, cursor: Cursor) -> Iterator[list[Any]]:
-        since = _moment(cursor.get("newest"))
+        since = vendor_time(cursor.get("newest"))
         bound = since - self._overlap if since else None
         for records in self._all_customers():
             moments = [_moment_of(record, "date_modified_gmt") for record in records]
@@ -286,7 +287,7 @@ class _Shop:
         """Records changed (``modified``) or created (``date``) since the cursor, by key."""
         name = "date_modified_gmt" if order == "modified" else "date_created_gmt"
         after_filter = "modified_after" if order == "modified" else "after"
-        since = _moment(cursor.get("newest"))
+        since = vendor_time(cursor.get("newest"))
         after = since - self._overlap if since else None
         seen: set[tuple[Any, Any]] = set()
         while True:
@@ -360,22 +361,13 @@ def _unseen(records: list[Any], name: str, seen: set[tuple[Any, Any]]) -> list[A
 
 
 def _advance(cursor: Cursor, moments: list[datetime | None]) -> None:
-    known = [moment for moment in (*moments, _moment(cursor.get("newest"))) if moment]
+    known = [moment for moment in (*moments, vendor_time(cursor.get("newest"))) if moment]
     if known:
         cursor["newest"] = _gmt(max(known))
 
 
 def _moment_of(record: Any, name: str) -> datetime | None:
-    return _moment(record.get(name)) if isinstance(record, dict) else None
-
-
-def _moment(text: Any) -> datetime | None:
-    """A vendor's GMT time; None where it is missing or malformed."""
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return vendor_time(record.get(name)) if isinstance(record, dict) else None
 
 
 def _gmt(moment: datetime) -> str:

@@ -13,6 +13,7 @@ from kundenkreis.destinations.base import (
     Row,
     create_once,
     deliver_isolating,
+    normalise_address,
     one_row_per_address,
     parse_time,
     rejected,
@@ -99,3 +100,19 @@ def test_creating_looks_before_it_repeats() -> None:
 )
 def test_only_times_with_a_zone_are_times(text: str | None, moment: datetime | None) -> None:
     assert parse_time(text) == moment
+
+
+@pytest.mark.parametrize(
+    ("shown", "compared"),
+    [
+        (" Anna@Shop.DE\u200b", "anna@shop.de"),
+        ("rück@Bücher.example", "rück@xn--bcher-kva.example"),
+        ("a@bu\u0308cher.example", "a@xn--bcher-kva.example"),
+        ("a@xn--bcher-kva.example", "a@xn--bcher-kva.example"),
+        ("a@straße.example", "a@xn--strae-oqa.example"),
+        ("no address", "no address"),
+        ("", ""),
+    ],
+)
+def test_addresses_compare_as_the_warehouse_compares_them(shown: str, compared: str) -> None:
+    assert normalise_address(shown) == compared
