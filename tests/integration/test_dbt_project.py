@@ -335,14 +335,20 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
         connection.execute(
             "insert into raw_hubspot.contacts (id, email, createdate, archived, _dlt_id)"
             " values ('400', 'ada@mail.example', '2020-01-01', false, 'c400');"
-            " update raw_woocommerce.customers set email = 'ben.new@mail.example' where id = 2"
+            " update raw_woocommerce.customers set email = 'ben.new@mail.example' where id = 2;"
+            # Cy opens an account, and the shop moves his guest order to it.
+            " insert into raw_woocommerce.customers (id, email, date_created_gmt)"
+            " values (50, 'cy@mail.example', '2026-04-01 12:00+00');"
+            " update raw_woocommerce.orders set customer_id = 50 where id = 15"
         )
+    cy = _customer(warehouse_dsn, "woocommerce", "15")
     ben = _customer(warehouse_dsn, "hubspot", "502")
     build(warehouse_dsn, "2026-04-01", **arguments)
 
     assert _customer(warehouse_dsn, "hubspot", "400") == ada
     assert _customer(warehouse_dsn, "woocommerce", "2") == ben, "the record his id came from"
     assert _customer(warehouse_dsn, "hubspot", "502") != ben
+    assert _customer(warehouse_dsn, "woocommerce", "50") == cy
     late = _customer(warehouse_dsn, "woocommerce", "3")
     split = _customer(warehouse_dsn, "hubspot", "502")
     assert {

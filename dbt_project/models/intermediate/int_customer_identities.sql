@@ -14,18 +14,24 @@ records as (
     from {{ ref('int_source_records_unioned') }}
 ),
 
+orders as (
+    select * from {{ ref('int_orders_unioned') }}
+    where source_record_type = 'customer'
+),
+
 assigned as (
     select * from {{ source('history', 'customer_ids') }}
 ),
 
 -- The ids that a component's records got in earlier nights.
-claims as (
+claims_of_records as (
     select
         records.component,
         assigned.customer_id,
         min(assigned.assigned_on) as assigned_on,
         min(records.known_on) as known_on,
-        max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder
+        max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder,
+        0 as is_of_former_guest
     from records
     inner join assigned
         on
@@ -35,6 +41,34 @@ claims as (
     group by records.component, assigned.customer_id
 ),
 
+-- A shop moves a guest's orders to the account that the guest opens: the record is gone, but the
+-- order still tells whose it was.
+claims_of_former_guests as (
+    select
+        records.component,
+        assigned.customer_id,
+        min(assigned.assigned_on) as assigned_on,
+        min(records.known_on) as known_on,
+        0 as holds_founder,
+        1 as is_of_former_guest
+    from assigned
+    inner join orders
+        on assigned.source = orders.source and assigned.source_id = orders.order_id
+    inner join records
+        on
+            orders.source = records.source
+            and orders.source_record_type = records.source_record_type
+            and orders.source_id = records.source_id
+    where assigned.source_record_type = 'guest_order'
+    group by records.component, assigned.customer_id
+),
+
+claims as (
+    select * from claims_of_records
+    union all
+    select * from claims_of_former_guests
+),
+
 -- After a split two components claim one id: it stays with the record it was derived from, or else
 -- with the oldest record. So an id is never two persons.
 granted as (
@@ -42,7 +76,8 @@ granted as (
         *,
         row_number() over (
             partition by customer_id
-            order by holds_founder desc, known_on asc nulls last, component asc
+            order by
+                is_of_former_guest asc, holds_founder desc, known_on asc nulls last, component asc
         ) as claim_rank
     from claims
 ),
@@ -54,7 +89,8 @@ kept as (
         customer_id,
         row_number() over (
             partition by component
-            order by assigned_on asc, known_on asc nulls last, customer_id asc
+            order by
+                is_of_former_guest asc, assigned_on asc, known_on asc nulls last, customer_id asc
         ) as age_rank
     from granted
     where claim_rank = 1
