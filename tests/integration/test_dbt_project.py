@@ -371,6 +371,26 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
     assert since[late] == date(2026, 4, 1)
 
 
+def test_a_backfill_of_a_day_before_an_undated_record_was_seen(warehouse_dsn: str) -> None:
+    _land(warehouse_dsn)
+    insert(
+        warehouse_dsn,
+        "raw_files.customers",
+        [{"source_name": "till", "customer_key": "k1", "email": "undated@mail.example"}],
+    )
+    build(warehouse_dsn, AS_OF, enabled_sources=SOURCES)
+    _publish_history(warehouse_dsn)
+
+    build(warehouse_dsn, "2026-03-02", enabled_sources=SOURCES)
+
+    undated = _customer(warehouse_dsn, "till", "k1")
+    assert query(
+        warehouse_dsn,
+        "select stage, valid_from from lifecycle_intervals where customer_id = %s",
+        undated,
+    ) == [("reach", date(2026, 3, 2))]
+
+
 def _refused(build_again: Callable[[], object], *words: str) -> None:
     with pytest.raises(KundenkreisError) as refusal:
         build_again()

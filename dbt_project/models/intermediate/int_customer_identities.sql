@@ -130,8 +130,9 @@ final as (
         records.preferred_language,
         records.acquisition_source,
         records.birthday,
-        -- A record without a date is known since the night that first saw it.
-        coalesce(records.known_on, assigned.assigned_on, {{ as_of_date() }}) as known_on,
+        -- A record without a date is known since the night that first saw it, or since the as-of
+        -- day of a backfill that comes before.
+        coalesce(records.known_on, least(assigned.assigned_on, {{ as_of_date() }})) as known_on,
         records.modified_at
     from records
     inner join customers on records.component = customers.component
