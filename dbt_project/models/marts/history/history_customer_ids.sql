@@ -10,7 +10,14 @@ assigned as (
     select * from {{ source('history', 'customer_ids') }}
 ),
 
--- Only records that have no id yet: an id is assigned once.
+newest as (
+    select max(assigned_on) as assigned_on
+    from assigned
+),
+
+-- Records that have no id yet, and those that a merge or a split gave another one: what is recorded
+-- holds, even when the record that decided it disappears. A backfill moves none, because the nights
+-- after its day already know better.
 final as (
     select
         identities.source,
@@ -24,7 +31,13 @@ final as (
             identities.source = assigned.source
             and identities.source_record_type = assigned.source_record_type
             and identities.source_id = assigned.source_id
-    where assigned.customer_id is null
+    cross join newest
+    where
+        assigned.customer_id is null
+        or (
+            assigned.customer_id <> identities.customer_id
+            and newest.assigned_on <= {{ as_of_date() }}
+        )
 )
 
 select * from final
