@@ -58,14 +58,16 @@
         on changes.contact_row_id = contacts.contact_row_id
     where changes.property in ('hs_email_optout', 'hs_emailconfirmationstatus')
 {%- endset -%}
-{#- An undated opt-out stands from the contact's last change, the latest it can be. -#}
+{#- An undated opt-out stands from the contact's last change, the latest it can be. Where that comes
+    after the as-of day it may still be older, so it has no date and counts against the person. -#}
 {%- set hubspot_optouts -%}
     select
         'hubspot' as source,
         contacts.email,
         'email' as channel,
         'withdrawn' as evidence,
-        contacts.modified_at as occurred_at
+        case when contacts.modified_at < {{ as_of_end() }} then contacts.modified_at end
+            as occurred_at
     from {{ hubspot_contacts }} as contacts
     left join {{ hubspot_changes }} as changes
         on
