@@ -8,8 +8,8 @@ final as (
     select
         source_name as source,
         email,
-        lower(channel) as channel,
-        lower(evidence) as evidence,
+        lower(trim(channel)) as channel,
+        lower(trim(evidence)) as evidence,
         occurred_at,
         wording
     from source
