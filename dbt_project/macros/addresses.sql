@@ -31,3 +31,9 @@
 {% macro email_domain(address) -%}
     {{ dbt.split_part(address, "'@'", 2) }}
 {%- endmacro %}
+
+
+{# True for an address of somebody who tests the shop; null without an address. #}
+{% macro is_test_address(address) -%}
+    {{ email_domain(address) }} in {{ sql_texts(var('test_email_domains') | map('lower') | list) }}
+{%- endmacro %}

@@ -50,10 +50,10 @@ final as (
         unioned.address,
         unioned.last_seen_on,
         relay_domains.domain is not null as is_relay_address,
-        {{ email_domain('unioned.address') }} in {{ sql_texts(var('test_email_domains')) }}
-            as is_test_address,
+        {{ is_test_address('unioned.address') }} as is_test_address,
+        -- Too many for one person, or billed to by two accounts and so nobody's own.
         count(*) over (partition by unioned.customer_id) > {{ var('identity_max_addresses') }}
-            as is_ambiguous
+        or count(*) over (partition by unioned.address) > 1 as is_ambiguous
     from unioned
     left join relay_domains on {{ email_domain('unioned.address') }} = relay_domains.domain
 )
