@@ -44,13 +44,15 @@
     case
         when {{ order }}.status = 'checkout-draft' then 'abandoned_checkout'
         when
-            {{ order }}.payment_method in {{ sql_texts(var('test_payment_methods')) }}
-            or {{ email_domain(order ~ '.address') }} in {{ sql_texts(var('test_email_domains')) }}
+            {{ order }}.payment_method in {{
+                sql_texts(var('test_payment_methods') | map('lower') | list)
+            }}
+            or {{ is_test_address(order ~ '.address') }}
             then 'test_order'
         when not (
             {%- for system, statuses in var('counted_order_statuses').items() %}
             ({{ order }}.source_system = {{ sql_text(system) }}
-            and coalesce({{ order }}.status, '') in {{ sql_texts(statuses) }})
+            and coalesce({{ order }}.status, '') in {{ sql_texts(statuses | map('lower') | list) }})
             {{ 'or' if not loop.last }}
             {%- else %}
             1 = 0

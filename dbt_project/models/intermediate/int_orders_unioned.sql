@@ -97,9 +97,7 @@ normalised as (
 addressed as (
     select
         *,
-        address is not null
-        and {{ email_domain('address') }} not in {{ sql_texts(var('test_email_domains')) }}
-            as identifies_guest
+        address is not null and not {{ is_test_address('address') }} as identifies_guest
     from normalised
 ),
 
