@@ -11,7 +11,11 @@
         null as last_name,
         null as country,
         max(status) as status,
-        max(currency) as currency,
+        -- Amounts in several currencies cannot be added: no rate will be found for 'EUR+USD'.
+        case
+            when min(currency) = max(currency) then max(currency)
+            else min(currency) || '+' || max(currency)
+        end as currency,
         min(ordered_at) as ordered_at,
         sum(line_amount) as total_amount,
         0 as tax_amount,

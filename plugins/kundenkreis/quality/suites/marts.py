@@ -522,7 +522,10 @@ def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
         queries.append(
             """
                 select source_name as source, order_key::text as order_id,
-                    sum(line_amount) as own_revenue, max(currency) as currency,
+                    sum(line_amount) as own_revenue,
+                    case
+                        when min(upper(currency)) = max(upper(currency)) then max(currency)
+                    end as currency,
                     null::numeric as exchange_rate, min(ordered_at) as ordered_at
                 from raw_files.order_lines group by source_name, order_key
             """
