@@ -48,6 +48,7 @@
         modified_at
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
 {%- endset -%}
+{%- set newest_first = 'orders.ordered_at desc, orders.order_id desc' %}
 
 with
 
@@ -70,16 +71,22 @@ listed_by_now as (
     where created_at < {{ as_of_end() }} or created_at is null
 ),
 
--- The buyers behind orders: guests, and accounts that the source no longer lists.
-from_orders as (
+-- The buyers behind orders: each guest order by itself, and accounts that the source lists no
+-- longer.
+guests as (
+    select * from orders
+    where source_record_type = 'guest_order' and ordered_at is not null
+),
+
+accounts_of_orders as (
     select
         orders.source,
         orders.source_record_type,
         orders.source_id,
-        max(orders.email) as email,
-        max(orders.first_name) as first_name,
-        max(orders.last_name) as last_name,
-        max(orders.country) as country,
+        {{ first_known('orders.email', newest_first) }} as email,
+        {{ first_known('orders.first_name', newest_first) }} as first_name,
+        {{ first_known('orders.last_name', newest_first) }} as last_name,
+        {{ first_known('orders.country', newest_first) }} as country,
         min(orders.ordered_at) as created_at,
         max(orders.ordered_at) as modified_at
     from orders
@@ -89,10 +96,26 @@ from_orders as (
             and orders.source_record_type = listed_by_now.source_record_type
             and orders.source_id = listed_by_now.source_id
     where
-        orders.source_id is not null
+        orders.source_record_type = 'customer'
         and orders.ordered_at is not null
         and listed_by_now.source_id is null
     group by orders.source, orders.source_record_type, orders.source_id
+),
+
+from_orders as (
+    select * from accounts_of_orders
+    union all
+    select
+        source,
+        source_record_type,
+        source_id,
+        email,
+        first_name,
+        last_name,
+        country,
+        ordered_at as created_at,
+        ordered_at as modified_at
+    from guests
 ),
 
 unioned as (
