@@ -127,7 +127,14 @@ signs as (
         order_date as sign_on,
         'checkout_begun' as sign
     from orders
-    where not_counted_because = 'abandoned_checkout' and customer_id is not null
+    where
+        customer_id is not null
+        -- Whoever tried to buy: also where the payment failed, or all of it was refunded. A
+        -- negative value is a credit note.
+        and not_counted_because in (
+            'abandoned_checkout', 'status_not_counted', 'fully_refunded', 'zero_value'
+        )
+        and revenue_before_refunds >= 0
 ),
 
 final as (
