@@ -129,5 +129,8 @@
 
 {% macro postgres__days_from_to(first_day, last_day) -%}
     select cast(generated.day as date) as day
-    from generate_series({{ first_day }}, {{ last_day }}, interval '1 day') as generated (day)
+    -- Without time zone: where a change of clocks skips a midnight, a day would be lost.
+    from generate_series(
+        cast({{ first_day }} as timestamp), cast({{ last_day }} as timestamp), interval '1 day'
+    ) as generated (day)
 {%- endmacro %}

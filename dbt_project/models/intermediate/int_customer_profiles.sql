@@ -97,7 +97,7 @@ final as (
         attributes.last_name,
         attributes.birthday,
         objections.customer_id is not null as has_profiling_objection,
-        -- Of age on the 18th birthday; one born on 29 February on the 28th.
+        -- Of age on the 18th birthday; one born on 29 February on 1 March.
         coalesce(
             attributes.birthday > cast({{ dbt.dateadd('year', -18, as_of_date()) }} as date), false
         ) as is_minor

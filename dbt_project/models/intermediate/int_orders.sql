@@ -42,8 +42,9 @@ converted as (
         cast(
             greatest(
                 usable.own_revenue
-                - coalesce(refunds.refunded_amount, 0)
-                * coalesce(usable.own_revenue / nullif(usable.total_amount, 0), 0),
+                - coalesce(
+                    refunds.refunded_amount * usable.own_revenue / nullif(usable.total_amount, 0), 0
+                ),
                 least(usable.own_revenue, 0)
             ) * usable.exchange_rate as numeric(18, 4)
         ) as revenue_after_refunds
