@@ -1,0 +1,339 @@
+"""A night built late gives what that night would have given from the events up to its day.
+
+The generated shop has events on both sides of the as-of day, many at the very edge of it. It is
+built once with everything and once with what the vendors knew by then; every mart must be the same,
+but for the columns that vendors overwrite without keeping a history (the models' YAML names them).
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+
+from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+
+pytestmark = pytest.mark.integration
+
+_BERLIN = ZoneInfo("Europe/Berlin")
+_PERSONS = 150
+_OPT_INS = ["double", "single", "pending", "withdrawn", None]
+
+# What a vendor overwrites: the newest value is all there is (names, address fields, products).
+_OVERWRITTEN = {
+    "customers": ["first_name", "last_name", "country", "preferred_language"],
+    "customer_360": ["first_name", "last_name", "country", "preferred_language"],
+    "products": ["product_name", "price"],
+}
+
+SEGMENTS = [
+    {"key": "everybody", "where": "true", "holdout_percent": 30},
+    {"key": "lapsing", "where": "stage in ('at_risk', 'churned')", "holdout_percent": 0},
+]
+
+
+class _Shop:
+    """Random rows around one as-of day, from one seed."""
+
+    def __init__(self, as_of: date) -> None:
+        self._random = random.Random(as_of.toordinal())
+        self._as_of = as_of
+        self._next = 0
+
+    def moment(self) -> datetime:
+        """Within two years before and four months after; a quarter at an edge of the day."""
+        midnight = datetime.combine(self._as_of, time(), _BERLIN)
+        if self._random.random() < 0.25:
+            next_midnight = datetime.combine(self._as_of + timedelta(days=1), time(), _BERLIN)
+            # Across a change of clocks only differences in UTC are differences of time.
+            utc = ZoneInfo("UTC")
+            return self._random.choice(
+                [
+                    midnight.astimezone(utc),
+                    midnight.astimezone(utc) - timedelta(microseconds=1),
+                    next_midnight.astimezone(utc),
+                    next_midnight.astimezone(utc) - timedelta(microseconds=1),
+                    datetime.combine(self._as_of, time(23, 30), utc),
+                    datetime.combine(self._as_of, time(22, 30), utc),
+                ]
+            )
+        minutes = self._random.randrange(-730 * 1440, 120 * 1440)
+        return midnight + timedelta(minutes=minutes)
+
+    def moments(self, most: int) -> list[datetime]:
+        return [self.moment() for _ in range(self._random.randint(0, most))]
+
+    def number(self) -> int:
+        self._next += 1
+        return self._next
+
+    def chance(self, share: float) -> bool:
+        return self._random.random() < share
+
+    def choice(self, *values: Any) -> Any:
+        return self._random.choice(values)
+
+
+def _land(dsn: str, shop: _Shop) -> None:
+    create_raw_tables(dsn, "files", "hubspot", "woocommerce")
+    rows: dict[str, list[dict[str, Any]]] = {}
+
+    def add(table: str, **row: Any) -> None:
+        rows.setdefault(table, []).append(row)
+
+    for product in range(1, 6):
+        add("raw_woocommerce.products", id=product, name=f"new name {product}", price=product * 2)
+    for person in range(_PERSONS):
+        email = f"person{person}@mail.example"
+        account = shop.number() if shop.chance(0.5) else 0
+        if account and shop.chance(0.9):
+            created_at = shop.moment()
+            opted_in_at = max(created_at, shop.moment()) if shop.chance(0.7) else None
+            add(
+                "raw_woocommerce.customers",
+                id=account,
+                email=email,
+                first_name="new",
+                last_name=shop.choice("new", None),
+                billing_country=shop.choice("AT", "DE", None),
+                newsletter_opt_in=shop.choice(*_OPT_INS) if opted_in_at else None,
+                newsletter_opt_in_at=opted_in_at,
+                date_created_gmt=created_at,
+                date_modified_gmt=max(created_at, shop.moment()),
+            )
+        for ordered_at in shop.moments(5):
+            _add_order(add, shop, email, account, ordered_at)
+        if shop.chance(0.5):
+            _add_contact(add, shop, email)
+        if shop.chance(0.4):
+            add(
+                "raw_files.customers",
+                source_name="till",
+                customer_key=f"k{person}",
+                email=shop.choice(email, email, None),
+                preferred_language=shop.choice("de", "en"),
+                created_at=shop.choice(shop.moment(), shop.moment(), None),
+            )
+        for ordered_at in shop.moments(2):
+            add(
+                "raw_files.orders",
+                source_name="till",
+                order_key=f"t{shop.number()}",
+                customer_key=f"k{person}",
+                ordered_at=ordered_at,
+                status=shop.choice("completed", "completed", "cancelled"),
+                currency="EUR",
+                total_amount=shop.choice("10.10", "0", "33.333"),
+            )
+        for occurred_at in shop.moments(2):
+            add(
+                "raw_files.consent_events",
+                source_name="desk",
+                email=email,
+                evidence=shop.choice(
+                    "double", "double", "single", "withdrawn", "bounced", "profiling_objection"
+                ),
+                occurred_at=occurred_at,
+            )
+    for table, listed in rows.items():
+        insert(dsn, table, listed)
+    with psycopg.connect(dsn) as connection:
+        for person in range(0, _PERSONS, 3):
+            connection.execute(
+                "insert into activation.subscriber_states"
+                " (destination, address, state, evidence, state_changed_at, read_at, run_id)"
+                " values ('listmonk', %s, %s, %s, %s, now(), 'test')",
+                (
+                    f"person{person}@mail.example",
+                    *shop.choice(("subscribed", "double"), ("unsubscribed", None)),
+                    shop.moment(),
+                ),
+            )
+
+
+def _add_order(add: Any, shop: _Shop, email: str, account: int, ordered_at: datetime) -> None:
+    order = shop.number()
+    add(
+        "raw_woocommerce.orders",
+        id=order,
+        status=shop.choice("completed", "completed", "processing", "checkout-draft", "failed"),
+        currency=shop.choice("EUR", "EUR", "USD", "CHF"),
+        date_created_gmt=ordered_at,
+        date_modified_gmt=max(ordered_at, shop.moment()),
+        total="59.97",
+        total_tax="9.57",
+        shipping_total="5.00",
+        shipping_tax="0.80",
+        customer_id=shop.choice(account, account, 0),
+        billing_email=shop.choice(email, email, email, f"other{order}@mail.example"),
+        billing_first_name="order",
+        billing_last_name=shop.choice("order", None),
+        newsletter_opt_in=shop.choice(*_OPT_INS),
+        _dlt_id=f"o{order}",
+    )
+    add(
+        "raw_woocommerce.orders__line_items",
+        id=order,
+        product_id=shop.choice(1, 2, 9),
+        name="as sold",
+        quantity=1,
+        total="40.00",
+        total_tax="9.57",
+        _dlt_parent_id=f"o{order}",
+        _dlt_list_idx=0,
+    )
+    if shop.chance(0.3):
+        add(
+            "raw_woocommerce.refunds",
+            id=order,
+            parent_id=order,
+            date_created_gmt=max(ordered_at, shop.moment()),
+            amount=shop.choice("59.97", "10.01"),
+        )
+
+
+def _add_contact(add: Any, shop: _Shop, email: str) -> None:
+    contact = f"c{shop.number()}"
+    created_at = shop.moment()
+    opted_out_at = max(created_at, shop.moment()) if shop.chance(0.2) else None
+    lead_since = max(created_at, shop.moment()) if shop.chance(0.5) else None
+    add(
+        "raw_hubspot.contacts",
+        id=contact,
+        email=email,
+        firstname="new",
+        hs_language=shop.choice("de", "en", None),
+        createdate=created_at,
+        lastmodifieddate=max(created_at, shop.moment()),
+        hs_lead_status="OPEN" if lead_since else None,
+        hs_email_optout=opted_out_at is not None,
+        archived=False,
+        _dlt_id=contact,
+    )
+    changes = [("hs_email_optout", "true", opted_out_at), ("hs_lead_status", "OPEN", lead_since)]
+    for number, (name, value, changed_at) in enumerate(changes):
+        if changed_at:
+            add(
+                "raw_hubspot.contacts__property_history",
+                property=name,
+                value=value,
+                changed_at=changed_at,
+                _dlt_parent_id=contact,
+                _dlt_list_idx=number,
+            )
+    for begun_at in shop.moments(1):
+        add(
+            "raw_hubspot.deals",
+            id=contact,
+            contact_id=contact,
+            createdate=max(created_at, begun_at),
+        )
+
+
+def _forget_what_came_later(dsn: str, as_of: date) -> None:
+    """Leave what the vendors held on that evening; days are counted here apart from the models."""
+
+    def is_later(column: str) -> str:
+        return f"({column} at time zone 'Europe/Berlin')::date > '{as_of}'"
+
+    dated = {
+        "raw_files.customers": "created_at",
+        "raw_files.orders": "ordered_at",
+        "raw_files.consent_events": "occurred_at",
+        "raw_woocommerce.customers": "date_created_gmt",
+        "raw_woocommerce.orders": "date_created_gmt",
+        "raw_woocommerce.refunds": "date_created_gmt",
+        "raw_hubspot.contacts": "createdate",
+        "raw_hubspot.contacts__property_history": "changed_at",
+        "raw_hubspot.deals": "createdate",
+        "activation.subscriber_states": "state_changed_at",
+    }
+    with psycopg.connect(dsn) as connection:
+        for table, column in dated.items():
+            deleted = connection.execute(f"delete from {table} where {is_later(column)}")
+            assert deleted.rowcount > 0, f"{table}: nothing to forget"
+        connection.execute(
+            f"""
+            update raw_woocommerce.customers
+            set newsletter_opt_in = null, newsletter_opt_in_at = null
+            where {is_later("newsletter_opt_in_at")};
+            update raw_woocommerce.customers
+            set
+                first_name = 'old',
+                last_name = 'old',
+                billing_country = 'CH',
+                date_modified_gmt = date_created_gmt
+            where {is_later("date_modified_gmt")};
+            update raw_hubspot.contacts
+            set firstname = 'old', hs_language = 'fr', lastmodifieddate = createdate
+            where {is_later("lastmodifieddate")};
+            update raw_hubspot.contacts
+            set hs_email_optout = false
+            where _dlt_id not in (
+                select _dlt_parent_id from raw_hubspot.contacts__property_history
+                where property = 'hs_email_optout'
+            );
+            update raw_hubspot.contacts
+            set hs_lead_status = null
+            where _dlt_id not in (
+                select _dlt_parent_id from raw_hubspot.contacts__property_history
+                where property = 'hs_lead_status'
+            );
+            update raw_woocommerce.products set name = 'old name', price = 1;
+            delete from raw_woocommerce.orders__line_items
+            where _dlt_parent_id not in (select _dlt_id from raw_woocommerce.orders)
+            """
+        )
+
+
+def _marts(dsn: str) -> dict[str, list[str]]:
+    """Each mart's rows as sorted text, without what vendors overwrite."""
+    tables = query(
+        dsn,
+        "select table_name from information_schema.tables where table_schema = %s",
+        MARTS,
+    )
+    return {
+        table: [
+            row
+            for (row,) in query(
+                dsn,
+                f"select (to_jsonb(mart) - %s::text[])::text from {table} as mart order by 1",
+                _OVERWRITTEN.get(table, []),
+            )
+        ]
+        for (table,) in tables
+    }
+
+
+@pytest.mark.parametrize(
+    "as_of",
+    [date(2026, 3, 29), date(2025, 10, 26)],
+    ids=["a day of 23 hours", "a day of 25 hours"],
+)
+def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
+    _land(warehouse_dsn, _Shop(as_of))
+    variables = {
+        "enabled_sources": ["files", "hubspot", "woocommerce"],
+        "exchange_rates": {"USD": 0.9},
+        "segments": SEGMENTS,
+    }
+    build(warehouse_dsn, as_of.isoformat(), **variables)
+    late = _marts(warehouse_dsn)
+
+    _forget_what_came_later(warehouse_dsn, as_of)
+    build(warehouse_dsn, as_of.isoformat(), **variables)
+    then = _marts(warehouse_dsn)
+
+    assert len(then) >= 15
+    assert all(then[table] for table in then), "every mart must hold something to compare"
+    differences = {
+        table: (sorted(set(late[table]) - set(rows))[:3], sorted(set(rows) - set(late[table]))[:3])
+        for table, rows in then.items()
+        if late[table] != rows
+    }
+    assert differences == {}, "by mart: built late only, built then only"
