@@ -272,10 +272,11 @@ def test_a_begun_checkout_is_a_sign_of_interest(landed: str) -> None:
     cy = _customer(landed, "woocommerce", "15")
     assert query(
         landed,
-        "select stage, last_abandoned_checkout_on, orders_count from customer_360"
+        "select stage, stage_entered_because, last_sign_of_interest_on,"
+        " last_abandoned_checkout_on, orders_count from customer_360"
         " where customer_id = %s",
         cy,
-    ) == [("acquisition", date(2026, 3, 20), 0)]
+    ) == [("acquisition", "checkout_begun", date(2026, 3, 20), date(2026, 3, 20), 0)]
 
 
 def test_members_carry_the_verdict_and_minors_are_none(landed: str) -> None:

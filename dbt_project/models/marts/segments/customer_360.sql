@@ -46,6 +46,14 @@ orders as (
     where customer_id is not null
 ),
 
+signs as (
+    select
+        customer_id,
+        max(sign_on) as last_sign_on
+    from {{ ref('int_interest_signs') }}
+    group by customer_id
+),
+
 order_days as (
     select * from {{ ref('int_order_days') }}
     where next_order_date is null
@@ -109,7 +117,10 @@ final as (
         ) as not_contactable_because,
         cast(contactability.evidence_at as timestamp with time zone) as consent_at,
         cast(customers.has_profiling_objection as boolean) as has_profiling_objection,
-        cast(customers.is_minor as boolean) as is_minor
+        cast(customers.is_minor as boolean) as is_minor,
+        cast(stages.entered_because as {{ dbt.type_string() }}) as stage_entered_because,
+        cast(signs.last_sign_on as date) as last_sign_of_interest_on,
+        cast(contactability.evidence as {{ dbt.type_string() }}) as consent_evidence
     from customers
     left join stages on customers.customer_id = stages.customer_id
     left join transitions
@@ -120,6 +131,7 @@ final as (
     left join order_totals on customers.customer_id = order_totals.customer_id
     left join order_days on customers.customer_id = order_days.customer_id
     left join contactability on customers.customer_id = contactability.customer_id
+    left join signs on customers.customer_id = signs.customer_id
 )
 
 select * from final
