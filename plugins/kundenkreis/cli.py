@@ -135,30 +135,45 @@ def plan(as_json: AsJson = False) -> None:
 def dbt(context: typer.Context) -> None:
     """Run dbt by hand with the night's variables: `kundenkreis dbt build --select orders`.
 
-    Builds the colour that is not published, as of the published date.
+    Builds the colour that is not published, as of the published date. A night that is under way
+    is stopped by a command that builds: two builds never write the same tables.
     """
-    from kundenkreis.settings import home, load_settings, repository_root
-    from kundenkreis.warehouse.connection import connect, dbt_environment, warehouse_dsn
-    from kundenkreis.warehouse.dbt import night_vars
-    from kundenkreis.warehouse.publish import BLUE, GREEN, current_publication, live_schema
+    from kundenkreis.warehouse import publish
+    from kundenkreis.warehouse.connection import connect, warehouse_dsn
     from kundenkreis.warehouse.schema import ensure_schemas
 
     dsn = warehouse_dsn()
     ensure_schemas(dsn)
     with connect(dsn) as connection:
-        published = current_publication(connection)
-        colour = GREEN if live_schema(connection) == BLUE else BLUE
+        published = publish.current_publication(connection)
+        live = publish.live_schema(connection)
     day = published.as_of_date if published else datetime.now(UTC).date() - timedelta(days=1)
+    if not set(context.args) & {"build", "run", "seed", "test", "snapshot", "retry"}:
+        colour = publish.GREEN if live == publish.BLUE else publish.BLUE
+        raise typer.Exit(_run_dbt(dsn, day, colour, context.args))
+    run_id = f"by hand, process {os.getpid()}"
+    colour = publish.begin_build(dsn, run_id, day, is_backfill=False)
+    with publish.building(dsn, run_id, colour, console.print):
+        publish.mark_dirty(dsn, colour, "it was built by hand")
+        code = _run_dbt(dsn, day, colour, context.args)
+    raise typer.Exit(code)
+
+
+def _run_dbt(dsn: str, day: date, colour: str, arguments: list[str]) -> int:
+    from kundenkreis.settings import home, load_settings, repository_root
+    from kundenkreis.warehouse.connection import dbt_environment
+    from kundenkreis.warehouse.dbt import night_vars
+
     variables = night_vars(load_settings(), day, colour, publication_id=0, run_id="")
     project = repository_root() / "dbt_project"
     command = [
-        *(sys.executable, "-m", "dbt.cli.main", *context.args),
+        *(sys.executable, "-m", "dbt.cli.main", *arguments),
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(home() / "dbt" / f"target_{colour}_by_hand")),
         *("--log-path", str(home() / "dbt" / "logs"), "--vars", json.dumps(variables)),
     ]
     environment = {**os.environ, **dbt_environment(dsn), "DO_NOT_TRACK": "1"}
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
 
 
 @app.command()
