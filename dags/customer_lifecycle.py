@@ -1,13 +1,14 @@
 """
 ### The nightly run: from shop and CRM to the email tools
 
-`extract → gate_landing → transform → segment → gate_marts → publish → plan → deliver → reconcile → report`
+`extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report`
 
 | task | when it is red |
 |---|---|
 | `extract.*` | The message names the system and the call. Nothing was changed; clear it when the system answers again. |
 | `gate_landing` | What landed cannot be right. The message names table and expectation; the marts still show last night. |
 | `transform`, `segment` | A model or data test failed; the message names it. Readers still see last night. |
+| `predict` | The database went away. Models that cannot be fitted keep their last good parameters and warn. |
 | `gate_marts` | The new marts are wrong and were not published. |
 | `publish` | Readers held the views too long, or the contract of `marts` would break; the message names them. |
 | `plan` | What is to be sent could not be computed. Nothing was sent; the message names the model. |
@@ -31,6 +32,7 @@ from kundenkreis.operators import (
     ExtractOperator,
     GateOperator,
     PlanOperator,
+    PredictOperator,
     PublishOperator,
     ReadSubscribersOperator,
     ReconcileOperator,
@@ -83,6 +85,7 @@ with DAG(
     gate_landing = GateOperator(task_id="gate_landing", gate="landing")
     transform = TransformOperator(task_id="transform")
     marts_schema = transform.output["schema_name"]
+    predict = PredictOperator(task_id="predict", marts_schema=marts_schema)
     segment = SegmentOperator(task_id="segment", marts_schema=marts_schema)
     gate_marts = GateOperator(task_id="gate_marts", gate="marts", marts_schema=marts_schema)
     publish = PublishOperator(
@@ -96,7 +99,8 @@ with DAG(
     # A night without anything to publish skips what follows; a failure still turns the run red.
     report = ReportOperator(task_id="report", trigger_rule=TriggerRule.NONE_FAILED)
 
-    extract >> gate_landing >> transform >> segment >> gate_marts >> publish >> plan >> report
+    extract >> gate_landing >> transform >> predict >> segment
+    segment >> gate_marts >> publish >> plan >> report
 
     with TaskGroup("deliver", tooltip="One task per email tool") as deliver:
         deliveries = {

@@ -46,6 +46,7 @@ class _Dbt:
     type_int = staticmethod(lambda: "integer")
     type_bigint = staticmethod(lambda: "bigint")
     type_numeric = staticmethod(lambda: "numeric(28, 6)")
+    type_float = staticmethod(lambda: "double precision")
     type_timestamp = staticmethod(lambda: "timestamp")
     type_boolean = staticmethod(lambda: "boolean")
     hash = staticmethod(lambda text: f"md5({text})")

@@ -93,6 +93,19 @@ def transform(run: RunContext) -> Summary:
     return {"schema_name": schema, "dbt": counts, "rejected": rejected}
 
 
+def predict(run: RunContext, schema: str) -> Summary:
+    """Fit the value models on what `transform` built and score every buyer."""
+    from kundenkreis import predictions
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.publish import building
+
+    with (
+        building(run.dsn, run.run_id, schema, run.progress),
+        connect(run.dsn, application_name="kundenkreis predict", autocommit=True) as connection,
+    ):
+        return predictions.predict(connection, run.as_of_date, run.progress)
+
+
 def segment(run: RunContext, schema: str) -> Summary:
     """Build what stands on the transformed marts: customer_360 and the segment members."""
     from kundenkreis.errors import TransformError

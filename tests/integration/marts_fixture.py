@@ -84,6 +84,18 @@ from (
     from rfm_values
 ) as scored;
 drop table rfm_values;
+create table customer_value as
+select
+    customer_id, as_of_date, 0.5::double precision as p_alive,
+    0.25::double precision as expected_orders_90d, 0.75::double precision as expected_orders_365d,
+    40.0::numeric(18, 4) as expected_order_value, 10.0::numeric(18, 4) as clv_90d,
+    30.0::numeric(18, 4) as clv_365d, date '2026-06-01' as expected_next_order_date
+from customer_rfm;
+create table history_value_parameters as
+select
+    date '2026-03-31' as as_of_date, 'fitted' as orders_outcome, null::text as orders_reason,
+    date '2026-03-31' as orders_parameters_of, 'fitted' as order_value_outcome,
+    null::text as order_value_reason, date '2026-03-31' as order_value_parameters_of;
 create table lifecycle_intervals as
 with first_orders as (
     select customer_id, min(order_date) as ordered_on from orders where is_counted group by 1

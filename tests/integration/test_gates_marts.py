@@ -28,6 +28,8 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 "contactability",
                 "orders",
                 "customer_rfm",
+                "customer_value",
+                "history_value_parameters",
                 "lifecycle_projections",
                 "segment_members",
                 "customer_360",
@@ -52,6 +54,10 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "delete from customer_rfm where customer_id = 'c31'",
         "delete from history_rfm_cutoffs where dimension = 'frequency'",
         "update history_rfm_cutoffs set method = 'fallback' where dimension = 'monetary'",
+        "update customer_value set p_alive = 1.5 where customer_id = 'c32'",
+        "delete from customer_value where customer_id = 'c33'",
+        "update history_value_parameters set orders_outcome = 'kept', "
+        "orders_reason = 'a parameter runs away', orders_parameters_of = '2026-03-30'",
         "update lifecycle_intervals set stage = 'lost' where customer_id = 'c40'",
         "update lifecycle_intervals set valid_to = '2026-03-31' "
         "where customer_id = 'c41' and valid_to is null",
@@ -87,6 +93,8 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 ("orders", "not_counted_because"),
                 ("customer_rfm", "rfm_segment"),
                 ("history_rfm_cutoffs", "method"),
+                ("customer_value", "clv_365d"),
+                ("history_value_parameters", "order_value_reason"),
                 ("lifecycle_intervals", "entered_because"),
                 ("segment_members", "not_contactable_because"),
                 ("customer_360", "rfm_code"),
@@ -153,6 +161,7 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
     assert run.failed("warning") == {
         "marts.contactability.verdict_has_reason",
         "marts.history_rfm_cutoffs.from_quantiles",
+        "marts.history_value_parameters.fitted",
         "marts.segment_members.holdout_kept",
         "marts.segment_members.holdout_share",
         "marts.segment_members.size_drift",
@@ -161,6 +170,8 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
     assert drift.startswith("buyers ")
     fallback = run.results["marts.history_rfm_cutoffs.from_quantiles"]["observed"]
     assert fallback == "monetary by fallback"
+    kept = run.results["marts.history_value_parameters.fitted"]["observed"]
+    assert kept.startswith("BG/NBD kept of 2026-03-30: a parameter runs away")
 
 
 def test_reconciliation_says_how_much_is_missing(runs: dict[str, GateRun]) -> None:

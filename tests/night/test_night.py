@@ -104,6 +104,7 @@ def test_clearing_transform_after_publish_ends_the_same_and_sends_nothing(
         progress=lambda line: None,
     )
     schema = night.transform(run)["schema_name"]
+    night.predict(run, schema)
     night.segment(run, schema)
     gates = night.gate_marts(run, schema)
     published = night.publish(run, schema, gates)

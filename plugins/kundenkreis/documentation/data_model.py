@@ -33,12 +33,13 @@ _PARTS = {
     "quarantine": "What could not be used.",
 }
 
-_FOLDERS = ("customers", "orders", "rfm", "lifecycle", "segments", "kpis")
+_FOLDERS = ("customers", "orders", "rfm", "lifecycle", "value", "segments", "kpis")
 _CAST = re.compile(r"as \{\{ dbt\.type_(\w+)\(\) \}\}\) as (\w+)")
 _CAST_TYPES = {
     "string": "text",
     "bigint": "bigint",
     "boolean": "boolean",
+    "float": "double precision",
     "timestamp": "timestamp without time zone",
 }
 _NOT_A_COLUMN = ("primary key", "unique", "check", "foreign key", "constraint")

@@ -134,6 +134,14 @@ class _OnColour(NightOperator):
         self.marts_schema = marts_schema
 
 
+class PredictOperator(_OnColour):
+    """Fits the value models and scores every buyer."""
+
+    def work(self, run: RunContext) -> Summary:
+        """Fit and score."""
+        return night.predict(run, self.marts_schema)
+
+
 class SegmentOperator(_OnColour):
     """Builds customer_360 and the segment members."""
 

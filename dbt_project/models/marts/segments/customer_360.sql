@@ -13,6 +13,10 @@ rfm as (
     select * from {{ ref('customer_rfm') }}
 ),
 
+customer_value as (
+    select * from {{ ref('customer_value') }}
+),
+
 transitions as (
     select
         customer_id,
@@ -120,7 +124,14 @@ final as (
         cast(customers.is_minor as boolean) as is_minor,
         cast(stages.entered_because as {{ dbt.type_string() }}) as stage_entered_because,
         cast(signs.last_sign_on as date) as last_sign_of_interest_on,
-        cast(contactability.evidence as {{ dbt.type_string() }}) as consent_evidence
+        cast(contactability.evidence as {{ dbt.type_string() }}) as consent_evidence,
+        cast(customer_value.p_alive as {{ dbt.type_float() }}) as p_alive,
+        cast(customer_value.expected_orders_90d as {{ dbt.type_float() }}) as expected_orders_90d,
+        cast(customer_value.expected_orders_365d as {{ dbt.type_float() }})
+            as expected_orders_365d,
+        cast(customer_value.clv_90d as numeric(18, 4)) as clv_90d,
+        cast(customer_value.clv_365d as numeric(18, 4)) as clv_365d,
+        cast(customer_value.expected_next_order_date as date) as expected_next_order_date
     from customers
     left join stages on customers.customer_id = stages.customer_id
     left join transitions
@@ -128,6 +139,7 @@ final as (
     left join projections
         on customers.customer_id = projections.customer_id and projections.coming_rank = 1
     left join rfm on customers.customer_id = rfm.customer_id
+    left join customer_value on customers.customer_id = customer_value.customer_id
     left join order_totals on customers.customer_id = order_totals.customer_id
     left join order_days on customers.customer_id = order_days.customer_id
     left join contactability on customers.customer_id = contactability.customer_id

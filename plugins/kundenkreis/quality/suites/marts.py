@@ -74,6 +74,26 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "history_rfm_cutoffs": ("as_of_date", "dimension", "quantile", "cutoff", "method"),
     "lifecycle_intervals": ("customer_id", "stage", "valid_from", "valid_to", "entered_because"),
     "lifecycle_projections": ("customer_id", "stage", "from_date"),
+    "customer_value": (
+        "customer_id",
+        "as_of_date",
+        "p_alive",
+        "expected_orders_90d",
+        "expected_orders_365d",
+        "expected_order_value",
+        "clv_90d",
+        "clv_365d",
+        "expected_next_order_date",
+    ),
+    "history_value_parameters": (
+        "as_of_date",
+        "orders_outcome",
+        "orders_reason",
+        "orders_parameters_of",
+        "order_value_outcome",
+        "order_value_reason",
+        "order_value_parameters_of",
+    ),
     "segment_members": (
         "segment",
         "customer_id",
@@ -102,6 +122,8 @@ _MODELS: Mapping[str, str] = {
     "history_rfm_cutoffs": "int_rfm_cutoffs",
     "lifecycle_intervals": "int_lifecycle_schedule",
     "lifecycle_projections": "int_lifecycle_schedule",
+    "customer_value": "int_value_statistics and customer_value",
+    "history_value_parameters": "history_value_parameters",
     "segment_members": "segment_members",
     "customer_360": "customer_360",
 }
@@ -119,6 +141,8 @@ def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
         "history_rfm_cutoffs": _rfm_cutoffs,
         "lifecycle_intervals": _lifecycle_intervals,
         "lifecycle_projections": _lifecycle_projections,
+        "customer_value": _customer_value,
+        "history_value_parameters": _value_parameters,
         "segment_members": _segment_members,
         "customer_360": _customer_360,
     }
@@ -824,6 +848,94 @@ def _lifecycle_projections(settings: Settings, facts: MartsFacts) -> Iterator[An
         f"select customer_id, from_date from {facts.schema}.lifecycle_projections "
         f"where from_date is null or from_date <= date '{facts.as_of_date}'",
         limit=f"from_date after {facts.as_of_date}",
+    )
+
+
+# ------------------------------------------------------------------------------------- value
+
+
+def _customer_value(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    schema = facts.schema
+    value = f"{schema}.customer_value"
+    yield _key("customer_value", facts, "customer_id")
+    yield from _no_orphans("customer_value", facts)
+    yield _rule(
+        "customer_value",
+        "plausible",
+        "A probability lies between 0 and 1, nothing expected is negative, and a year holds at "
+        "least what its first 90 days hold.",
+        f"""
+            select customer_id from {value}
+            where not coalesce(
+                p_alive between 0 and 1
+                and expected_orders_90d >= 0
+                and expected_orders_365d between expected_orders_90d and 'infinity'
+                and expected_orders_365d <> 'infinity'
+                and expected_next_order_date > date '{facts.as_of_date}'
+                and as_of_date = date '{facts.as_of_date}',
+                false
+            )
+            or expected_order_value < 0 or clv_90d < 0 or clv_365d < clv_90d
+            or num_nulls(expected_order_value, clv_90d, clv_365d) not in (0, 3)
+        """,
+        limit="p_alive from 0 to 1; orders and money not below 0; the as-of date",
+    )
+    if facts.exists(schema, "customer_rfm") and facts.exists(
+        schema, "history_value_parameters", "orders_outcome"
+    ):
+        yield _rule(
+            "customer_value",
+            "every_buyer",
+            "Every scored buyer has a value, unless the reason why nobody has is recorded.",
+            f"""
+                select buyer.customer_id from {schema}.customer_rfm as buyer
+                where not exists (
+                    select 1 from {value} as valued where valued.customer_id = buyer.customer_id
+                )
+                and not exists (
+                    select 1 from {schema}.history_value_parameters
+                    where orders_outcome = 'none' and orders_reason <> ''
+                )
+            """,
+            action="Look at the log of the task predict. " + _REBUILD,
+        )
+
+
+def _value_parameters(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    table = f"{facts.schema}.history_value_parameters"
+    yield _rule(
+        "history_value_parameters",
+        "of_this_night",
+        "The task predict said how it fitted the value models for the as-of date.",
+        f"""
+            select found.nights from (
+                select count(*) as nights from {table} where as_of_date = date '{facts.as_of_date}'
+            ) as found
+            where found.nights <> 1
+        """,
+        limit="one row of the as-of date",
+        action="Clear the task predict with what follows it.",
+    )
+    unfitted = " union all ".join(
+        f"""
+            select '{title}' as model, {model}_outcome as outcome, {model}_reason as reason,
+                {model}_parameters_of as parameters_of
+            from {table} where {model}_outcome <> 'fitted'
+        """
+        for model, title in (("orders", "BG/NBD"), ("order_value", "Gamma-Gamma"))
+    )
+    yield _rule(
+        "history_value_parameters",
+        "fitted",
+        "Both value models were fitted on this night's orders.",
+        unfitted,
+        severity="warning",
+        limit="both fitted",
+        action="Values come from the last night that could be fitted, or there are none yet. A "
+        "young shop needs more repeat buyers; in a larger one compare history.value_parameters "
+        "with the nights before.",
+        measure="select string_agg(model || ' ' || outcome || coalesce(' of ' || parameters_of, '')"
+        f" || ': ' || coalesce(reason, 'no reason'), '; ') from ({unfitted}) as t",
     )
 
 

@@ -1,0 +1,240 @@
+"""What the task reads from and writes to the warehouse: aggregates in, scores by group out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kundenkreis.predictions import bgnbd, gamma_gamma
+
+if TYPE_CHECKING:
+    import psycopg
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+_COUNTS = """
+select repeat_order_days, days_to_last_order, days_observed, count(*)
+from intermediate.int_value_statistics
+group by repeat_order_days, days_to_last_order, days_observed
+order by repeat_order_days, days_to_last_order, days_observed
+"""
+
+# Who paid nothing says nothing of the value of orders (Gamma-Gamma is of positive values).
+_VALUES = """
+select repeat_order_days, mean_repeat_order_value, count(*)
+from intermediate.int_value_statistics
+where repeat_order_days > 0 and mean_repeat_order_value > 0
+group by repeat_order_days, mean_repeat_order_value
+order by repeat_order_days, mean_repeat_order_value
+"""
+
+_CALIBRATION = """
+select
+    calibration_repeat_order_days,
+    calibration_days_to_last_order,
+    calibration_days_observed,
+    count(*),
+    sum(holdout_order_days),
+    max(days_observed - calibration_days_observed)
+from intermediate.int_value_statistics
+where calibration_days_observed is not null
+group by
+    calibration_repeat_order_days,
+    calibration_days_to_last_order,
+    calibration_days_observed
+order by
+    calibration_repeat_order_days,
+    calibration_days_to_last_order,
+    calibration_days_observed
+"""
+
+_POSTGRES_EPOCH = date(2000, 1, 1)
+_COPY_ROWS = 20_000
+# One row of COPY's binary format: the number of fields, then each field's length and value.
+# https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-BINARY-FORMAT
+_WIDTHS = (4, 4, 4, 4, 8, 8, 8, 4)
+_RECORD = [("fields", ">i2")] + [
+    entry
+    for position, width in enumerate(_WIDTHS)
+    for entry in (
+        (f"length_{position}", ">i4"),
+        (f"value_{position}", ">i4" if width == 4 else ">f8"),
+    )
+]
+_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_TRAILER = b"\xff\xff"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The statistics as they were `holdout_days` before the end, and what came after.
+
+    Attributes:
+        counts: as at the beginning of the holdout.
+        holdout_orders: order days within it, per group of customers.
+    """
+
+    counts: bgnbd.OrderCounts
+    holdout_orders: Array
+    holdout_days: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Everything both models need to know of the shop; times in days."""
+
+    counts: bgnbd.OrderCounts
+    values: gamma_gamma.OrderValues
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class OrderScores:
+    """Scores per group of customers with the same (x, t_x, T); arrays of one length."""
+
+    x: Array
+    t_x: Array
+    T: Array
+    p_alive: Array
+    expected_orders_90d: Array
+    expected_orders_365d: Array
+    expected_next_order_days: Array
+
+    def are_finite(self) -> bool:
+        """Whether every score is a number that can be stored."""
+        scores = (self.p_alive, self.expected_orders_90d, self.expected_orders_365d)
+        return all(bool(np.isfinite(column).all()) for column in scores)
+
+
+def read_statistics(connection: psycopg.Connection) -> Statistics:
+    """Read the aggregates that dbt made this night."""
+    values = _read(connection, _VALUES, 3)
+    calibration = _read(connection, _CALIBRATION, 6)
+    return Statistics(
+        counts=bgnbd.OrderCounts(*_read(connection, _COUNTS, 4)),
+        values=gamma_gamma.OrderValues(*values),
+        calibration=Calibration(
+            counts=bgnbd.OrderCounts(*calibration[:4]),
+            holdout_orders=calibration[4],
+            holdout_days=int(calibration[5].max(initial=0)),
+        ),
+    )
+
+
+def _read(connection: psycopg.Connection, statement: str, columns: int) -> tuple[Array, ...]:
+    """The columns of a query of numbers without nulls.
+
+    The server joins the rows to one text: half a million messages would take longer than the fit.
+    """
+    listed = ", ".join(f"column_{number}" for number in range(columns))
+    joined = (
+        f"select coalesce(string_agg(concat_ws(' ', {listed}), ' '), '') "
+        f"from ({statement}) as found ({listed})"
+    )
+    row = connection.execute(joined.encode()).fetchone()
+    table = np.fromstring(row[0] if row else "", sep=" ").reshape(-1, columns)
+    return tuple(np.ascontiguousarray(column) for column in table.T)
+
+
+def last_good_orders(
+    connection: psycopg.Connection, as_of_date: date
+) -> tuple[date, bgnbd.Parameters] | None:
+    """The newest BG/NBD fit of an earlier day that converged."""
+    row = connection.execute(
+        "select as_of_date, orders_r, orders_alpha_days, orders_a, orders_b "
+        "from history.value_parameters "
+        "where orders_outcome = 'fitted' and as_of_date < %s order by as_of_date desc limit 1",
+        (as_of_date,),
+    ).fetchone()
+    return (row[0], bgnbd.Parameters(*row[1:])) if row else None
+
+
+def last_good_order_value(
+    connection: psycopg.Connection, as_of_date: date
+) -> tuple[date, gamma_gamma.Parameters] | None:
+    """The newest Gamma-Gamma fit of an earlier day that converged."""
+    row = connection.execute(
+        "select as_of_date, order_value_p, order_value_q, order_value_v "
+        "from history.value_parameters "
+        "where order_value_outcome = 'fitted' and as_of_date < %s "
+        "order by as_of_date desc limit 1",
+        (as_of_date,),
+    ).fetchone()
+    return (row[0], gamma_gamma.Parameters(*row[1:])) if row else None
+
+
+def write(
+    connection: psycopg.Connection,
+    as_of_date: date,
+    scores: OrderScores | None,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Replace the scores and the night's parameters, in one transaction.
+
+    Args:
+        scores: None where nothing could be scored.
+        parameters: by column of ``predictions.parameters``; those left out are null.
+    """
+    from psycopg import sql
+    from psycopg.types.json import Jsonb
+
+    row = {
+        name: Jsonb(value) if isinstance(value, list) else value
+        for name, value in parameters.items()
+    }
+    insert = sql.SQL("insert into predictions.parameters ({}) values ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, row)),
+        sql.SQL(", ").join(sql.Placeholder() * len(row)),
+    )
+    with connection.transaction():
+        connection.execute("truncate predictions.order_scores, predictions.parameters")
+        connection.execute(insert, list(row.values()))
+        if scores is not None:
+            _copy_scores(connection, as_of_date, scores)
+    connection.execute("analyze predictions.order_scores")
+
+
+def _copy_scores(connection: psycopg.Connection, as_of_date: date, scores: OrderScores) -> None:
+    days = (as_of_date - _POSTGRES_EPOCH).days
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(
+            "copy predictions.order_scores (as_of_date, repeat_order_days, days_to_last_order, "
+            "days_observed, p_alive, expected_orders_90d, expected_orders_365d, "
+            "expected_next_order_days) from stdin (format binary)"
+        ) as copy,
+    ):
+        copy.write(_HEADER)
+        for start in range(0, len(scores.x), _COPY_ROWS):
+            part = slice(start, start + _COPY_ROWS)
+            copy.write(_records(days, scores, part))
+        copy.write(_TRAILER)
+
+
+def _records(days: int, scores: OrderScores, part: slice) -> bytes:
+    columns = (
+        np.full(len(scores.x[part]), days),
+        *(
+            column[part]
+            for column in (
+                scores.x,
+                scores.t_x,
+                scores.T,
+                scores.p_alive,
+                scores.expected_orders_90d,
+                scores.expected_orders_365d,
+                scores.expected_next_order_days,
+            )
+        ),
+    )
+    records = np.empty(len(columns[0]), dtype=np.dtype(_RECORD))
+    records["fields"] = len(columns)
+    for position, (width, column) in enumerate(zip(_WIDTHS, columns, strict=True)):
+        records[f"length_{position}"] = width
+        records[f"value_{position}"] = column
+    return records.tobytes()
