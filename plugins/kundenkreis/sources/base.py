@@ -25,6 +25,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
+import psycopg
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kundenkreis import failpoints
@@ -461,7 +462,7 @@ def _exclusive(run: Run) -> Iterator[None]:
             connection.execute(
                 "select pg_advisory_lock(hashtext(%s))", (f"kundenkreis extract {run.schema}",)
             )
-        except Exception:
+        except psycopg.errors.LockNotAvailable:
             raise WarehouseError(
                 f"Another run has been loading {run.schema} for more than 10 minutes. Wait for it, "
                 "or end it, and run again."
