@@ -247,7 +247,7 @@ class _Shop:
     def customers(self, cursor: Cursor) -> Iterator[list[Any]]:
         since = vendor_time(cursor.get("newest"))
         bound = since - self._overlap if since else None
-        for records in self._all_customers():
+        for records in self._by_id("/customers", role="all"):
             moments = [_moment_of(record, "date_modified_gmt") for record in records]
             yield [
                 record
@@ -256,21 +256,22 @@ class _Shop:
             ]
             _advance(cursor, moments)
 
-    def _all_customers(self) -> Iterator[list[Any]]:
-        """Every account by id. Each page begins with the last record of the one before: when it
-        does not, accounts were deleted meanwhile, the others moved up, and we step back."""
+    def _by_id(self, path: str, **filters: Any) -> Iterator[list[Any]]:
+        """All records of a list by id. Each page begins with the last record of the one before:
+        when it does not, records left the list meanwhile (were deleted, or changed and so are
+        outside its filters), the others moved up, and we step back."""
         size = max(2, self._size)  # of one record a page could not begin with the one before
-        page = {"role": "all", "orderby": "id", "per_page": size}
+        page = {**filters, "orderby": "id", "per_page": size}
         offset, last_id, steps_back = 0, 0, 0
         while True:
-            records, more = self._get("/customers", **page, offset=offset)
+            records, more = self._get(path, **page, offset=offset)
             ids = [record["id"] for record in records if _has_number(record)]
             if offset and (not ids or min(ids) > last_id):
                 steps_back += 1
                 if steps_back > _STEPS_BACK:
                     raise VendorError(
-                        f"WooCommerce: GET {_API}/customers changed its order {_STEPS_BACK} times "
-                        "while it was read. Something deletes accounts all the time, or a plugin "
+                        f"WooCommerce: GET {_API}{path} changed its order {_STEPS_BACK} times "
+                        "while it was read. Something deletes records all the time, or a plugin "
                         "sorts them otherwise; nothing was loaded, the next run reads them again."
                     )
                 offset = max(0, offset - size)
@@ -320,13 +321,7 @@ class _Shop:
             f"{prefix}after": _gmt(moment - _SECOND),
             f"{prefix}before": _gmt(moment + _SECOND),
         }
-        page = 1
-        while True:
-            records, more = self._get(path, orderby="id", page=page, **window, **filters)
-            yield records
-            if not more:
-                return
-            page += 1
+        yield from self._by_id(path, **window, **filters)
 
     def _get(self, path: str, **params: Any) -> tuple[list[Any], bool]:
         """One page in ascending order, and whether more follow it."""
