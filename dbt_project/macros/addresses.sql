@@ -21,7 +21,7 @@
         when {{ cleaned }} !~ '^[^@[:space:]]+@[^@[:space:].]+([.][^@[:space:].]+)+$' then null
         when {{ cleaned }} ~ '[^ -~]'
             then split_part({{ cleaned }}, '@', 1)
-                || '@' || intermediate.ascii_domain(split_part({{ cleaned }}, '@', 2))
+                || '@' || staging.ascii_domain(split_part({{ cleaned }}, '@', 2))
         else {{ cleaned }}
     end
 {%- endmacro %}

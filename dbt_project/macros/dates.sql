@@ -41,17 +41,25 @@
 
 {# The first moment that no longer counts: midnight after the as-of day in the business time zone. #}
 {% macro as_of_end() -%}
-    {{ return(adapter.dispatch('as_of_end', 'kundenkreis')()) }}
+    {{ return(end_of_day(as_of_day())) }}
 {%- endmacro %}
 
-{% macro default__as_of_end() -%}
+
+{# The moment at which a day, given as text, ends in the business time zone. #}
+{% macro end_of_day(day) -%}
+    {{ return(adapter.dispatch('end_of_day', 'kundenkreis')(day)) }}
+{%- endmacro %}
+
+{% macro default__end_of_day(day) -%}
     convert_timezone(
-        '{{ var("business_timezone") }}', 'UTC', cast({{ add_days(as_of_date(), 1) }} as timestamp)
+        '{{ var("business_timezone") }}',
+        'UTC',
+        cast({{ add_days("cast('" ~ day ~ "' as date)", 1) }} as timestamp)
     )
 {%- endmacro %}
 
-{% macro postgres__as_of_end() -%}
-    (cast({{ as_of_date() }} + 1 as timestamp) at time zone '{{ var("business_timezone") }}')
+{% macro postgres__end_of_day(day) -%}
+    (cast(cast('{{ day }}' as date) + 1 as timestamp) at time zone '{{ var("business_timezone") }}')
 {%- endmacro %}
 
 

@@ -1,4 +1,5 @@
-{# Schemas are taken literally; `marts` means the colour under construction.
+{# Schemas are taken literally; `marts` means the colour under construction, `intermediate` the schema
+   beside it.
 
    There is no default colour: a mart built into the published colour would drop the published
    views. Without the variable the schema is `marts_schema_is_not_set`, so that `dbt parse` and
@@ -8,6 +9,8 @@
         {{ return(target.schema) }}
     {%- elif custom_schema_name == 'marts' -%}
         {{ return(var('marts_schema', none) or 'marts_schema_is_not_set') }}
+    {%- elif custom_schema_name == 'intermediate' -%}
+        {{ return(intermediate_schema()) }}
     {%- else -%}
         {{ return(custom_schema_name | trim) }}
     {%- endif -%}

@@ -12,9 +12,9 @@
 {# RFC 3492 (Punycode), section 6.3, with the constants of section 5; the labels become `xn--...` as
    in IDNA 2008. Names are brought into lower case and NFC first. #}
 {% macro postgres__create_domain_functions() -%}
-create schema if not exists intermediate;
+create schema if not exists staging;
 
-create or replace function intermediate.punycode(label text) returns text
+create or replace function staging.punycode(label text) returns text
 language plpgsql immutable strict parallel safe as $body$
 declare
     digits constant text := 'abcdefghijklmnopqrstuvwxyz0123456789';
@@ -76,10 +76,10 @@ begin
 end
 $body$;
 
-create or replace function intermediate.ascii_domain(domain text) returns text
+create or replace function staging.ascii_domain(domain text) returns text
 language sql immutable strict parallel safe as $body$
     select string_agg(
-        case when label ~ '[^ -~]' then 'xn--' || intermediate.punycode(label) else label end,
+        case when label ~ '[^ -~]' then 'xn--' || staging.punycode(label) else label end,
         '.' order by n
     )
     from regexp_split_to_table(normalize(lower(domain), NFC), '\.') with ordinality as l (label, n)

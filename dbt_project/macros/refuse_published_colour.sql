@@ -9,7 +9,7 @@
         {%- for unique_id in selected_resources -%}
             {%- set node = graph.nodes.get(unique_id) -%}
             {%- if node and node.resource_type in ['model', 'seed', 'snapshot']
-                    and node.schema == marts_schema -%}
+                    and node.schema in [marts_schema, intermediate_schema()] -%}
                 {%- do building.append(node.name) -%}
             {%- endif -%}
         {%- endfor -%}

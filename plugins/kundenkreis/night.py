@@ -82,36 +82,55 @@ def transform(run: RunContext) -> Summary:
 
     Chooses the colour; every later task uses the one returned here.
     """
-    from kundenkreis.warehouse import publish
+    from kundenkreis.warehouse import builds, publish
+    from kundenkreis.warehouse.dbt import night_vars
 
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
-    run.progress(f"builds {schema}")
-    counts = _dbt_build(run, schema, "tag:transform")
+    fingerprint = builds.fingerprint(night_vars(run.settings, run.as_of_date, schema))
+    with publish.building(run.dsn, run.run_id, schema, run.progress):
+        build = builds.begin(
+            run.dsn, schema, run.as_of_date, fingerprint, sorted(run.settings.sources)
+        )
+    kind = f"in full: {build.full_because}" if build.full_because else "what has changed"
+    run.progress(f"builds {schema}, {kind}")
+    counts = _dbt_build(run, schema, "tag:transform", build.built_as_of_date)
+    builds.complete(run.dsn, build, run.run_id)
     reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
-    rejected = _quarantine_rejected_orders(run)
-    return {"schema_name": schema, "dbt": counts, "rejected": rejected}
+    rejected = _quarantine_rejected(run, schema)
+    return {
+        "schema_name": schema,
+        "dbt": counts,
+        "rejected": rejected,
+        "full_because": build.full_because,
+    }
 
 
 def predict(run: RunContext, schema: str) -> Summary:
     """Fit the value models on what `transform` built and score every buyer."""
     from kundenkreis import predictions
     from kundenkreis.warehouse.connection import connect
-    from kundenkreis.warehouse.publish import building
+    from kundenkreis.warehouse.publish import building, intermediate_schema
 
     with (
         building(run.dsn, run.run_id, schema, run.progress),
         connect(run.dsn, application_name="kundenkreis predict", autocommit=True) as connection,
     ):
-        return predictions.predict(connection, run.as_of_date, run.progress)
+        return predictions.predict(
+            connection,
+            run.as_of_date,
+            run.progress,
+            intermediate_schema=intermediate_schema(schema),
+        )
 
 
 def segment(run: RunContext, schema: str) -> Summary:
     """Build what stands on the transformed marts: customer_360 and the segment members."""
     from kundenkreis.errors import TransformError
+    from kundenkreis.warehouse import builds
 
     try:
-        counts = _dbt_build(run, schema, "tag:segment")
+        counts = _dbt_build(run, schema, "tag:segment", builds.stands_upon(run.dsn, schema))
     except TransformError as error:
         _name_broken_segment(run, schema, error)
         raise
@@ -168,7 +187,7 @@ def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     from kundenkreis import activation
 
     variables = {"publication_id": publication_id, "run_id": run.run_id}
-    counts = _dbt_build(run, schema, "tag:plan", **variables)
+    counts = _dbt_build(run, schema, "tag:plan", None, **variables)
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}
 
@@ -210,11 +229,18 @@ def report(run: RunContext) -> Summary:
     return night_report(run.dsn, run.run_id, run.as_of_date)
 
 
-def _dbt_build(run: RunContext, schema: str, select: str, **variables: Any) -> dict[str, int]:
+def _dbt_build(
+    run: RunContext, schema: str, select: str, built_as_of_date: date | None, **variables: Any
+) -> dict[str, int]:
     from kundenkreis.warehouse.dbt import night_vars, run_dbt
     from kundenkreis.warehouse.publish import building
 
-    known = {"publication_id": 0, "run_id": "", **variables}
+    known = {
+        "publication_id": 0,
+        "run_id": "",
+        "built_as_of_date": built_as_of_date.isoformat() if built_as_of_date else None,
+        **variables,
+    }
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",
@@ -225,17 +251,29 @@ def _dbt_build(run: RunContext, schema: str, select: str, **variables: Any) -> d
         )
 
 
-def _quarantine_rejected_orders(run: RunContext) -> int:
-    """Keep the orders that the order policy could not use, with the reason dbt gives them."""
+# Models whose rows go to the quarantine: source, table_name, record_key, reason_code, reason, payload.
+REJECTING_MODELS = ("int_orders_rejected", "int_records_rejected")
+
+
+def _quarantine_rejected(run: RunContext, schema: str) -> int:
+    """Keep what the models could not use, with the reason that dbt gives it."""
+    from psycopg import sql
+
     from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.publish import intermediate_schema
     from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 
+    rejected = 0
     with connect(run.dsn) as connection:
-        rows = connection.execute(
-            "select source, table_name, record_key, reason_code, reason, payload::jsonb "
-            "from intermediate.int_orders_rejected"
-        ).fetchall()
-        return record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
+        for model in REJECTING_MODELS:
+            query = sql.SQL(
+                "select source, table_name, record_key, reason_code, reason, payload::jsonb from {}"
+            ).format(sql.Identifier(intermediate_schema(schema), model))
+            rows = connection.execute(query).fetchall()
+            rejected += record_rejections(
+                connection, (Rejection(*row) for row in rows), run.run_id
+            )
+    return rejected
 
 
 def _name_broken_segment(run: RunContext, schema: str, error: Exception) -> None:

@@ -26,6 +26,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
             " preferred_language acquisition_source",
         ),
         "created_at": _TIME,
+        "loaded_at": _TIME,
     },
     "raw_files.order_lines": {
         "source_name": _TEXT,
@@ -41,6 +42,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "quantity": _NUMBER,
         "unit_price": _NUMBER,
         "line_amount": _NUMBER,
+        "loaded_at": _TIME,
     },
     "raw_files.orders": {
         "source_name": _TEXT,
@@ -51,6 +53,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "status": _TEXT,
         "currency": _TEXT,
         "total_amount": _NUMBER,
+        "loaded_at": _TIME,
     },
     "raw_files.products": _columns(_TEXT, "source_name product_key product_name category"),
     "raw_files.consent_events": {
@@ -69,6 +72,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "is_paying_customer": "boolean",
         **_columns(_TEXT, "billing_country billing_phone newsletter_opt_in"),
         "newsletter_opt_in_at": _TIME,
+        "_dlt_load_id": _TEXT,
     },
     "raw_woocommerce.orders": {
         "id": "bigint",
@@ -82,7 +86,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
             " payment_method created_via newsletter_opt_in",
         ),
         "exchange_rate": _NUMBER,
-        "_dlt_id": _TEXT,
+        **_columns(_TEXT, "_dlt_id _dlt_load_id"),
     },
     "raw_woocommerce.orders__line_items": {
         **_columns("bigint", "id product_id variation_id"),
@@ -96,6 +100,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "parent_id": "bigint",
         "date_created_gmt": _TIME,
         "amount": _NUMBER,
+        "_dlt_load_id": _TEXT,
     },
     "raw_woocommerce.products": {
         "id": "bigint",
@@ -118,7 +123,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "hs_emailconfirmationstatus": _TEXT,
         "hs_marketable_status": _TEXT,
         "archived": "boolean",
-        "_dlt_id": _TEXT,
+        **_columns(_TEXT, "_dlt_id _dlt_load_id"),
     },
     "raw_hubspot.contacts__property_history": {
         **_columns(_TEXT, "property value source_type _dlt_parent_id"),

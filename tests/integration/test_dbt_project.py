@@ -242,7 +242,7 @@ def test_a_later_opt_out_in_the_crm_blocks_the_person(landed: str) -> None:
 
 def test_an_order_without_a_rate_is_set_aside_and_the_rest_goes_on(landed: str) -> None:
     assert query(
-        landed, "select source, record_key, reason_code from intermediate.int_orders_rejected"
+        landed, "select source, record_key, reason_code from intermediate_blue.int_orders_rejected"
     ) == [("woocommerce", "14", "no_exchange_rate")]
     assert query(landed, "select count(*) from orders where order_id = '14'") == [(0,)]
 

@@ -23,9 +23,9 @@ DAY = date(2026, 6, 30)
 HOLDOUT_DAYS = 90
 
 _STATISTICS = """
-create schema if not exists intermediate;
-drop table if exists intermediate.int_value_statistics;
-create table intermediate.int_value_statistics (
+create schema if not exists intermediate_blue;
+drop table if exists intermediate_blue.int_value_statistics;
+create table intermediate_blue.int_value_statistics (
     customer_id text, repeat_order_days integer, days_to_last_order integer,
     days_observed integer, mean_repeat_order_value numeric(24, 10),
     calibration_repeat_order_days integer, calibration_days_to_last_order integer,
@@ -97,11 +97,13 @@ def _predict(
         connection.execute(statement.encode())
     with (
         connection.cursor() as cursor,
-        cursor.copy("copy intermediate.int_value_statistics from stdin") as copy,
+        cursor.copy("copy intermediate_blue.int_value_statistics from stdin") as copy,
     ):
         for row in _rows(_order_days(customers), value or _usual):
             copy.write_row(row)
-    return predictions.predict(connection, day, lambda line: None)
+    return predictions.predict(
+        connection, day, lambda line: None, intermediate_schema="intermediate_blue"
+    )
 
 
 def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
@@ -139,8 +141,8 @@ def test_every_group_is_scored_with_the_fitted_parameters(
     assert found["orders_reason"] is None
     assert found["orders_log_likelihood"] < 0
     unscored = connection.execute(
-        "select customer_id from intermediate.int_value_statistics "
-        "except select customer_id from intermediate.int_value_statistics "
+        "select customer_id from intermediate_blue.int_value_statistics "
+        "except select customer_id from intermediate_blue.int_value_statistics "
         "inner join predictions.order_scores "
         "using (repeat_order_days, days_to_last_order, days_observed)"
     ).fetchall()
@@ -277,7 +279,9 @@ def _night(dsn: str, run_id: str, day: date) -> None:
     variables = {"enabled_sources": ["files"], "marts_schema": schema}
     build(dsn, day.isoformat(), "--select", "tag:transform", **variables)
     with psycopg.connect(dsn, autocommit=True) as session:
-        predictions.predict(session, day, lambda line: None)
+        predictions.predict(
+            session, day, lambda line: None, intermediate_schema="intermediate_blue"
+        )
     build(dsn, day.isoformat(), "--select", "tag:segment", **variables)
     publishing.publish(dsn, run_id, day, schema, {}, wait_minutes=1)
 
@@ -299,7 +303,7 @@ def test_a_night_publishes_values_and_their_parameters(warehouse_dsn: str) -> No
         "select s.repeat_order_days, coalesce(s.mean_repeat_order_value, 0)::float8, "
         "v.expected_order_value::float8, v.expected_orders_90d, v.clv_90d::float8, "
         "h.order_value_p, h.order_value_q, h.order_value_v "
-        "from marts.customer_value as v inner join intermediate.int_value_statistics as s "
+        "from marts.customer_value as v inner join intermediate_blue.int_value_statistics as s "
         "using (customer_id) cross join history.value_parameters as h",
     )
     table = np.array(rows, dtype=float)

@@ -16,7 +16,8 @@ of_records as (
     select
         customer_id,
         address,
-        max(known_on) as last_seen_on
+        max(known_on) as last_seen_on,
+        {{ any_true('is_ambiguous') }} as is_ambiguous
     from identities
     where address is not null
     group by customer_id, address
@@ -28,7 +29,8 @@ of_orders as (
     select
         orders.customer_id,
         orders.address,
-        max(orders.order_date) as last_seen_on
+        max(orders.order_date) as last_seen_on,
+        false as is_ambiguous
     from orders
     left join of_records on orders.address = of_records.address
     where
@@ -51,8 +53,10 @@ final as (
         unioned.last_seen_on,
         relay_domains.domain is not null as is_relay_address,
         {{ is_test_address('unioned.address') }} as is_test_address,
-        -- Too many for one person, or billed to by two accounts and so nobody's own.
-        count(*) over (partition by unioned.customer_id) > {{ var('identity_max_addresses') }}
+        -- Connected with too many others, too many for one person, or billed to by two accounts and
+        -- so nobody's own.
+        unioned.is_ambiguous
+        or count(*) over (partition by unioned.customer_id) > {{ var('identity_max_addresses') }}
         or count(*) over (partition by unioned.address) > 1 as is_ambiguous
     from unioned
     left join relay_domains on {{ email_domain('unioned.address') }} = relay_domains.domain

@@ -1,26 +1,65 @@
-{{ config(indexes=[{'columns': ['source', 'source_record_type', 'source_id']}]) }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    unlogged=false,
+    indexes=[{'columns': ['customer_id']}],
+    pre_hook="{{ forget_changed(
+        'int_affected_records', ['source', 'source_record_type', 'source_id']
+    ) }}",
+) }}
+-- depends_on: {{ ref('int_affected_records') }}
+{% set affected = last_build_of('int_affected_records') %}
 
 with
 
 records as (
     select
-        *,
-        -- An equal address makes two records one person; without one a record stands for itself.
-        case
-            when address is not null and not is_relay_address then 'address:' || address
-            else 'record:' || source || '|' || source_record_type || '|' || source_id
-        end as component,
-        {{ dbt.hash("source || '|' || source_record_type || '|' || source_id") }} as own_id
-    from {{ ref('int_source_records_unioned') }}
+        records.*,
+        {{ identity_key('records') }} as identity_key,
+        {{ telephone_key('records') }} as telephone_key,
+        {{ link_key('records') }} as link_key,
+        {{ dbt.hash("records.source || '|' || records.source_record_type || '|' || records.source_id") }}
+            as own_id
+    from {{ ref('int_source_records_unioned') }} as records
+    {{- where_changed(affected, {
+        'source': 'records.source',
+        'source_record_type': 'records.source_record_type',
+        'source_id': 'records.source_id',
+    }) }}
+),
+
+components as (
+    select * from {{ ref('int_identity_components') }}
 ),
 
 orders as (
-    select * from {{ ref('int_orders_unioned') }}
-    where source_record_type = 'customer'
+    select * from {{ ref('int_orders_unioned') }} as orders
+    where
+        orders.source_record_type = 'customer'
+        {{- where_changed(affected, {
+            'source': 'orders.source',
+            'source_record_type': 'orders.source_record_type',
+            'source_id': 'orders.source_id',
+        }, 'and') }}
 ),
 
 assigned as (
     select * from {{ source('history', 'customer_ids') }}
+),
+
+-- Records that share an address are one person, and so is what a link or a telephone number connects.
+-- A connection of too many addresses is no person: each address is one by itself then.
+grouped as (
+    select
+        records.*,
+        case
+            when components.is_ambiguous then records.identity_key
+            else coalesce(components.component, records.identity_key)
+        end as component,
+        coalesce(components.component, records.identity_key) as connection,
+        coalesce(components.is_ambiguous, false) as is_ambiguous
+    from records
+    left join components on records.identity_key = components.identity_key
 ),
 
 -- The ids that a component's records got in earlier nights.
@@ -32,7 +71,7 @@ claims_of_records as (
         min(records.known_on) as known_on,
         max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder,
         0 as is_of_former_guest
-    from records
+    from grouped as records
     inner join assigned
         on
             records.source = assigned.source
@@ -54,7 +93,7 @@ claims_of_former_guests as (
     from assigned
     inner join orders
         on assigned.source = orders.source and assigned.source_id = orders.order_id
-    inner join records
+    inner join grouped as records
         on
             orders.source = records.source
             and orders.source_record_type = records.source_record_type
@@ -104,7 +143,7 @@ founders as (
             partition by component
             order by known_on asc nulls last, source asc, source_record_type asc, source_id asc
         ) as age_rank
-    from records
+    from grouped
 ),
 
 customers as (
@@ -133,8 +172,14 @@ final as (
         -- A record without a date is known since the night that first saw it, or since the as-of
         -- day of a backfill that comes before.
         coalesce(records.known_on, least(assigned.assigned_on, {{ as_of_date() }})) as known_on,
-        records.modified_at
-    from records
+        records.modified_at,
+        records.component,
+        records.connection,
+        records.is_ambiguous,
+        records.identity_key,
+        records.telephone_key,
+        records.link_key
+    from grouped as records
     inner join customers on records.component = customers.component
     left join assigned
         on

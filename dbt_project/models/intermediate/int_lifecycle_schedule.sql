@@ -1,4 +1,12 @@
-{{ config(indexes=[{'columns': ['customer_id']}]) }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    unlogged=false,
+    indexes=[{'columns': ['customer_id']}],
+    pre_hook="{{ forget_changed('int_customers_with_changed_stages', ['customer_id']) }}",
+) }}
+-- depends_on: {{ ref('int_customers_with_changed_stages') }}
+{% set changed = last_build_of('int_customers_with_changed_stages') %}
 {#- Each customer's whole schedule of stages, also beyond the as-of day: what will come without
     another order or sign. It changes only when the customer does. -#}
 {%- set entry_days -%}
@@ -9,15 +17,18 @@
 with
 
 order_days as (
-    select * from {{ ref('int_order_days') }}
+    select * from {{ ref('int_order_days') }} as order_days
+    {{- where_changed(changed, {'customer_id': 'order_days.customer_id'}) }}
 ),
 
 profiles as (
-    select * from {{ ref('int_customer_profiles') }}
+    select * from {{ ref('int_customer_profiles') }} as profiles
+    {{- where_changed(changed, {'customer_id': 'profiles.customer_id'}) }}
 ),
 
 signs as (
-    select * from {{ ref('int_interest_signs') }}
+    select * from {{ ref('int_interest_signs') }} as signs
+    {{- where_changed(changed, {'customer_id': 'signs.customer_id'}) }}
 ),
 
 ----------  buyers: the stages after each order day, until the next
@@ -184,7 +195,8 @@ final as (
         stage,
         valid_from,
         lead(valid_from) over (partition by customer_id order by valid_from) as valid_to,
-        entered_because
+        entered_because,
+        previous_stage
     from happening
     where previous_stage is null or previous_stage <> stage
 )

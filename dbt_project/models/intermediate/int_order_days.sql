@@ -1,4 +1,10 @@
-{#- One row per customer and day with a counted order; the clock of the lifecycle. -#}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ forget_changed('int_customers_with_changed_orders', ['customer_id']) }}",
+) }}
+-- depends_on: {{ ref('int_customers_with_changed_orders') }}
+{# One row per customer and day with a counted order; the clock of the lifecycle. -#}
 {%- set window = var('gap_window_orders') -%}
 {%- set gaps = [] -%}
 {%- for position in range(1, window + 1) %}{% do gaps.append('gap_' ~ position) %}{% endfor -%}
@@ -6,8 +12,14 @@
 with
 
 orders as (
-    select * from {{ ref('int_orders') }}
-    where is_counted
+    select * from {{ ref('int_orders') }} as orders
+    where
+        orders.is_counted
+        {{- where_changed(
+            last_build_of('int_customers_with_changed_orders'),
+            {'customer_id': 'orders.customer_id'},
+            'and',
+        ) }}
 ),
 
 days as (

@@ -1,9 +1,18 @@
-{{ config(indexes=[{'columns': ['source', 'order_id']}]) }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    unlogged=false,
+    indexes=[{'columns': ['customer_id']}],
+    pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
+) }}
+-- depends_on: {{ ref('int_recomputed_orders') }}
+{% set recomputed = last_build_of('int_recomputed_orders') %}
 
 with
 
 unioned as (
-    select * from {{ ref('int_orders_unioned') }}
+    select * from {{ ref('int_orders_unioned') }} as orders
+    {{- where_changed(recomputed, {'source': 'orders.source', 'order_id': 'orders.order_id'}) }}
 ),
 
 identities as (

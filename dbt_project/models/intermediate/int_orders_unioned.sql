@@ -1,4 +1,10 @@
-{{ config(indexes=[{'columns': ['source', 'order_id']}]) }}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ forget_changed('int_changed_orders', ['source', 'order_id']) }}",
+) }}
+-- depends_on: {{ ref('int_changed_orders') }}
+{% set changed = last_build_of('int_changed_orders') -%}
 {#- Each source offers its orders in the columns of order_columns(). -#}
 {%- set files_order_lines -%}
     select
@@ -24,7 +30,8 @@
         null as own_exchange_rate,
         null as payment_method,
         null as newsletter_opt_in
-    from {{ ref('stg_files__order_lines') if source_is_enabled('files') }}
+    from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
+    {{- where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
     group by source, order_key
 {%- endset -%}
 {%- set files_orders -%}
@@ -47,7 +54,8 @@
         null as own_exchange_rate,
         null as payment_method,
         null as newsletter_opt_in
-    from {{ ref('stg_files__orders') if source_is_enabled('files') }}
+    from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
+    {{- where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 {%- set woocommerce -%}
     select
@@ -69,7 +77,8 @@
         exchange_rate as own_exchange_rate,
         payment_method,
         newsletter_opt_in
-    from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
+    from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
+    {{- where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 
 with

@@ -1,28 +1,38 @@
 with
 
-orders as (
-    select * from {{ ref('int_orders') }}
-    where
-        is_counted
-    {%- if var('rfm_window_days') is not none %}
-        and order_date > {{ add_days(as_of_date(), -var('rfm_window_days')) }}
-        {%- endif %}
-),
-
 profiles as (
     select * from {{ ref('int_customer_profiles') }}
 ),
 
+buyers as (
+    {%- if var('rfm_window_days') is none %}
+    select
+        customer_id,
+        last_order_date,
+        orders_count,
+        revenue
+    from {{ ref('int_value_inputs') }}
+    {%- else %}
+    select
+        customer_id,
+        max(order_date) as last_order_date,
+        sum(orders_count) as orders_count,
+        sum(revenue) as revenue
+    from {{ ref('int_order_days') }}
+    where order_date > {{ add_days(as_of_date(), -var('rfm_window_days')) }}
+    group by customer_id
+    {%- endif %}
+),
+
 final as (
     select
-        orders.customer_id,
-        {{ days_between('max(orders.order_date)', as_of_date()) }} as recency_days,
-        cast(count(*) as integer) as frequency,
-        cast(sum(orders.revenue) as numeric(18, 4)) as monetary
-    from orders
-    inner join profiles on orders.customer_id = profiles.customer_id
+        buyers.customer_id,
+        {{ days_between('buyers.last_order_date', as_of_date()) }} as recency_days,
+        cast(buyers.orders_count as integer) as frequency,
+        cast(buyers.revenue as numeric(18, 4)) as monetary
+    from buyers
+    inner join profiles on buyers.customer_id = profiles.customer_id
     where not profiles.has_profiling_objection
-    group by orders.customer_id
 )
 
 select * from final

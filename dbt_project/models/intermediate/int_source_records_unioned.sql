@@ -1,4 +1,13 @@
-{#- Every record of a person that a source holds, or that an order shows to exist. -#}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ forget_changed(
+        'int_changed_records', ['source', 'source_record_type', 'source_id']
+    ) }}",
+) }}
+-- depends_on: {{ ref('int_changed_records') }}
+{# Every record of a person that a source holds, or that an order shows to exist. -#}
+{%- set changed = last_build_of('int_changed_records') -%}
 {%- set files -%}
     select
         source,
@@ -13,7 +22,12 @@
         null as birthday,
         created_at,
         created_at as modified_at
-    from {{ ref('stg_files__customers') if source_is_enabled('files') }}
+    from {{ ref('stg_files__customers') if source_is_enabled('files') }} as customers
+    {{- where_changed(changed, {
+        'source': 'customers.source',
+        'source_record_type': "'customer'",
+        'source_id': 'customers.customer_key',
+    }) }}
 {%- endset -%}
 {%- set hubspot -%}
     select
@@ -29,8 +43,14 @@
         {{ safe_date('date_of_birth') }} as birthday,
         created_at,
         modified_at
-    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }}
-    where not is_archived
+    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
+    where
+        not contacts.is_archived
+        {{- where_changed(changed, {
+            'source': "'hubspot'",
+            'source_record_type': "'contact'",
+            'source_id': 'contacts.contact_key',
+        }, 'and') }}
 {%- endset -%}
 {%- set woocommerce -%}
     select
@@ -46,14 +66,24 @@
         null as birthday,
         created_at,
         modified_at
-    from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
+    from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
+    {{- where_changed(changed, {
+        'source': "'woocommerce'",
+        'source_record_type': "'customer'",
+        'source_id': 'customers.customer_key',
+    }) }}
 {%- endset -%}
 {%- set newest_first = 'orders.ordered_at desc, orders.order_id desc' %}
 
 with
 
 orders as (
-    select * from {{ ref('int_orders_unioned') }}
+    select * from {{ ref('int_orders_unioned') }} as orders
+    {{- where_changed(changed, {
+        'source': 'orders.source',
+        'source_record_type': 'orders.source_record_type',
+        'source_id': 'orders.source_id',
+    }) }}
 ),
 
 relay_domains as (
@@ -119,7 +149,10 @@ from_orders as (
 ),
 
 unioned as (
-    select * from listed_by_now
+    select
+        *,
+        true as is_listed
+    from listed_by_now
     union all
     select
         source,
@@ -133,7 +166,8 @@ unioned as (
         null as acquisition_source,
         null as birthday,
         created_at,
-        modified_at
+        modified_at,
+        false as is_listed
     from from_orders
 ),
 
@@ -158,7 +192,12 @@ final as (
         addressed.acquisition_source,
         addressed.birthday,
         {{ local_date('addressed.created_at') }} as known_on,
-        addressed.modified_at
+        addressed.modified_at,
+        addressed.is_listed,
+        cast(null as {{ dbt.type_string() }}) as phone_e164,
+        cast(null as {{ dbt.type_string() }}) as linked_source,
+        cast(null as {{ dbt.type_string() }}) as linked_record_type,
+        cast(null as {{ dbt.type_string() }}) as linked_source_id
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
 )

@@ -1,6 +1,6 @@
 """Customer value: who will order again, how often, and what it will be worth.
 
-Reads aggregates that dbt made (``intermediate.int_value_statistics``), fits BG/NBD and
+Reads aggregates that dbt made (``int_value_statistics`` of the colour), fits BG/NBD and
 Gamma-Gamma, and leaves scores and parameters in schema ``predictions``, from which the dbt models
 `customer_value` and `history_value_parameters` are built (design: Value). Nothing personal is read:
 customers with the same orders in time are one row here.
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def predict(
-    connection: psycopg.Connection, as_of_date: date, progress: Callable[[str], None]
+    connection: psycopg.Connection,
+    as_of_date: date,
+    progress: Callable[[str], None],
+    *,
+    intermediate_schema: str,
 ) -> dict[str, Any]:
     """Fit both models, score every buyer, and write the result in one transaction.
 
@@ -28,6 +32,7 @@ def predict(
         connection: to the warehouse, without an open transaction.
         as_of_date: the run's date D; only fits of earlier days are fallen back on.
         progress: gets one line per step.
+        intermediate_schema: where ``int_value_statistics`` is.
 
     Returns:
         ``buyers``, ``repeat_buyers``, ``scored_groups``, and per model its outcome, reason,
@@ -35,4 +40,4 @@ def predict(
     """
     from kundenkreis.predictions.run import predict as run
 
-    return run(connection, as_of_date, progress)
+    return run(connection, as_of_date, progress, intermediate_schema)

@@ -44,11 +44,14 @@ class Fitted:
 
 
 def predict(
-    connection: psycopg.Connection, as_of_date: date, progress: Callable[[str], None]
+    connection: psycopg.Connection,
+    as_of_date: date,
+    progress: Callable[[str], None],
+    intermediate_schema: str,
 ) -> dict[str, Any]:
     """As `kundenkreis.predictions.predict`."""
     begun = time.monotonic()
-    statistics = store.read_statistics(connection)
+    statistics = store.read_statistics(connection, intermediate_schema)
     counts = statistics.counts
     buyers = int(counts.customers.sum())
     repeat_buyers = int(counts.customers[counts.x > 0].sum())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COUNTS = """
 select repeat_order_days, days_to_last_order, days_observed, count(*)
-from intermediate.int_value_statistics
+from {statistics}
 group by repeat_order_days, days_to_last_order, days_observed
 order by repeat_order_days, days_to_last_order, days_observed
 """
@@ -27,7 +27,7 @@ order by repeat_order_days, days_to_last_order, days_observed
 # Who paid nothing says nothing of the value of orders (Gamma-Gamma is of positive values).
 _VALUES = """
 select repeat_order_days, mean_repeat_order_value, count(*)
-from intermediate.int_value_statistics
+from {statistics}
 where repeat_order_days > 0 and mean_repeat_order_value > 0
 group by repeat_order_days, mean_repeat_order_value
 order by repeat_order_days, mean_repeat_order_value
@@ -41,7 +41,7 @@ select
     count(*),
     sum(holdout_order_days),
     max(days_observed - calibration_days_observed)
-from intermediate.int_value_statistics
+from {statistics}
 where calibration_days_observed is not null
 group by
     calibration_repeat_order_days,
@@ -111,12 +111,12 @@ class OrderScores:
         return all(bool(np.isfinite(column).all()) for column in scores)
 
 
-def read_statistics(connection: psycopg.Connection) -> Statistics:
+def read_statistics(connection: psycopg.Connection, intermediate_schema: str) -> Statistics:
     """Read the aggregates that dbt made this night."""
-    values = _read(connection, _VALUES, 3)
-    calibration = _read(connection, _CALIBRATION, 6)
+    values = _read(connection, intermediate_schema, _VALUES, 3)
+    calibration = _read(connection, intermediate_schema, _CALIBRATION, 6)
     return Statistics(
-        counts=bgnbd.OrderCounts(*_read(connection, _COUNTS, 4)),
+        counts=bgnbd.OrderCounts(*_read(connection, intermediate_schema, _COUNTS, 4)),
         values=gamma_gamma.OrderValues(*values),
         calibration=Calibration(
             counts=bgnbd.OrderCounts(*calibration[:4]),
@@ -126,17 +126,23 @@ def read_statistics(connection: psycopg.Connection) -> Statistics:
     )
 
 
-def _read(connection: psycopg.Connection, statement: str, columns: int) -> tuple[Array, ...]:
+def _read(
+    connection: psycopg.Connection, intermediate_schema: str, statement: str, columns: int
+) -> tuple[Array, ...]:
     """The columns of a query of numbers without nulls.
 
     The server joins the rows to one text: half a million messages would take longer than the fit.
     """
-    listed = ", ".join(f"column_{number}" for number in range(columns))
-    joined = (
-        f"select coalesce(string_agg(concat_ws(' ', {listed}), ' '), '') "
-        f"from ({statement}) as found ({listed})"
+    from psycopg import sql
+
+    listed = sql.SQL(", ").join(sql.Identifier(f"column_{number}") for number in range(columns))
+    joined = sql.SQL(
+        "select coalesce(string_agg(concat_ws(' ', {listed}), ' '), '') "
+        "from (" + statement + ") as found ({listed})"
+    ).format(
+        listed=listed, statistics=sql.Identifier(intermediate_schema, "int_value_statistics")
     )
-    row = connection.execute(joined.encode()).fetchone()
+    row = connection.execute(joined).fetchone()
     table = np.fromstring(row[0] if row else "", sep=" ").reshape(-1, columns)
     return tuple(np.ascontiguousarray(column) for column in table.T)
 

@@ -108,7 +108,7 @@ def marts_facts(
         as_of_date=as_of_date,
         columns=_columns(
             connection,
-            [schema, "marts", "staging", "intermediate", "activation", "history", *raw],
+            [schema, "marts", "staging", "activation", "history", *raw],
         ),
         is_newer=row is None or row[0] <= as_of_date,
     )

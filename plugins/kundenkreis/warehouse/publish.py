@@ -101,6 +101,11 @@ class Publication:
     schema_name: str
 
 
+def intermediate_schema(marts_schema: str) -> str:
+    """The schema of the tables that the marts of a colour stand upon."""
+    return "intermediate_" + marts_schema.removeprefix("marts_")
+
+
 def live_schema(connection: psycopg.Connection) -> str | None:
     """The colour the views of ``marts`` read; None before the first publication.
 
@@ -177,7 +182,7 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
     """Hold the right to write with dbt, for as long as the block lasts.
 
     The lease says who may build, but a run that lost it may be in the middle of a build, and
-    staging and intermediate tables are the same for every colour. The lock ends with the session,
+    staging is the same for every colour. The lock ends with the session,
     so a run that died never holds it.
 
     Raises:
@@ -413,6 +418,8 @@ def _copy_history(
         shared = [column for column in columns if column in targets[target]]
         if target == "customer_ids":
             _merge_customer_ids(connection, schema, shared)
+        elif target == "identity_changes":
+            _add_identity_changes(connection, schema, shared, publication_id)
         else:
             _replace_night(
                 connection,
@@ -464,6 +471,24 @@ def _merge_customer_ids(connection: psycopg.Connection, schema: str, columns: li
             columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
             schema=sql.Identifier(schema),
             table=sql.Identifier(HISTORY_PREFIX + "customer_ids"),
+        )
+    )
+
+
+def _add_identity_changes(
+    connection: psycopg.Connection, schema: str, columns: list[str], publication_id: int | None
+) -> None:
+    """Who was merged stays merged when the night is repeated, so its rows are only added to."""
+    connection.execute(
+        sql.SQL(
+            "insert into history.identity_changes ({columns}, publication_id) "
+            "select {columns}, {publication_id} from {schema}.{table} "
+            "on conflict (as_of_date, customer_id, other_customer_id) do nothing"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            publication_id=sql.Literal(publication_id),
+            schema=sql.Identifier(schema),
+            table=sql.Identifier(HISTORY_PREFIX + "identity_changes"),
         )
     )
 

@@ -40,6 +40,22 @@ create table if not exists operations.dirty_schemas (
     since timestamptz not null default now()
 );
 
+-- What each colour holds: a later build may stand upon it. Unlogged like most tables it speaks of, so
+-- that a crash of the server empties both.
+create unlogged table if not exists operations.build_state (
+    schema_name text primary key,
+    as_of_date date not null,
+    built_as_of_date date,
+    fingerprint text not null,
+    run_id text not null
+);
+create unlogged table if not exists operations.built_loads (
+    schema_name text not null,
+    source text not null,
+    load_id text not null,
+    primary key (schema_name, source, load_id)
+);
+
 create table if not exists operations.task_results (
     run_id text not null,
     task_id text not null,
@@ -71,6 +87,19 @@ create table if not exists history.customer_ids (
     primary key (source, source_record_type, source_id)
 );
 create index if not exists customer_ids_customer on history.customer_ids (customer_id);
+
+-- Which customers became one and which were parted. One row per as-of day and pair of customers.
+create table if not exists history.identity_changes (
+    as_of_date date not null,  -- the day that was computed
+    -- merged: the other customer is part of this one now; split: this customer was a part of the
+    -- other one; moved: records of the other one belong to this one now, and both are still there
+    change text not null check (change in ('merged', 'split', 'moved')),
+    customer_id text not null,  -- whose the records are now
+    other_customer_id text not null,  -- whose they were
+    records integer not null,  -- how many source records
+    publication_id bigint,  -- null: written by a backfill
+    primary key (as_of_date, customer_id, other_customer_id)
+);
 
 -- The cut points that parted the RFM scores. One row per as-of day, dimension and quantile.
 create table if not exists history.rfm_cutoffs (

@@ -1,4 +1,4 @@
-{{ config(indexes=[{'columns': ['customer_id']}]) }}
+{{ config(materialized='view') }}
 
 with
 

@@ -1,26 +1,19 @@
+{{ config(materialized='view') }}
+
 with
 
-intervals as (
-    select * from {{ ref('lifecycle_intervals') }}
-),
-
-ordered as (
-    select
-        customer_id,
-        lag(stage) over (partition by customer_id order by valid_from) as from_stage,
-        stage as to_stage,
-        valid_from as changed_on
-    from intervals
+schedule as (
+    select * from {{ ref('int_lifecycle_schedule') }}
 ),
 
 final as (
     select
         cast(customer_id as {{ dbt.type_string() }}) as customer_id,
-        cast(from_stage as {{ dbt.type_string() }}) as from_stage,
-        cast(to_stage as {{ dbt.type_string() }}) as to_stage,
-        cast(changed_on as date) as changed_on
-    from ordered
-    where from_stage is not null
+        cast(previous_stage as {{ dbt.type_string() }}) as from_stage,
+        cast(stage as {{ dbt.type_string() }}) as to_stage,
+        cast(valid_from as date) as changed_on
+    from schedule
+    where previous_stage is not null and valid_from <= {{ as_of_date() }}
 )
 
 select * from final

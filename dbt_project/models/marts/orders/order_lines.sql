@@ -1,7 +1,19 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    on_schema_change='fail',
+    pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
+) }}
+-- depends_on: {{ ref('int_recomputed_orders') }}
+
 with
 
 lines as (
-    select * from {{ ref('int_order_lines_unioned') }}
+    select * from {{ ref('int_order_lines_unioned') }} as lines
+    {{- where_changed(
+        last_build_of('int_recomputed_orders'),
+        {'source': 'lines.source', 'order_id': 'lines.order_id'},
+    ) }}
 ),
 
 orders as (

@@ -15,7 +15,8 @@ final as (
         country,
         preferred_language,
         acquisition_source,
-        created_at
+        created_at,
+        loaded_at
     from source
 )
 

@@ -18,7 +18,8 @@ final as (
         product_name,
         quantity,
         unit_price,
-        line_amount
+        line_amount,
+        loaded_at
     from source
 )
 

@@ -13,7 +13,8 @@ final as (
         ordered_at,
         lower(status) as status,
         upper(currency) as currency,
-        total_amount
+        total_amount,
+        loaded_at
     from source
 )
 

@@ -21,7 +21,8 @@ final as (
         coalesce(archived, false) as is_archived,
         createdate as created_at,
         lastmodifieddate as modified_at,
-        _dlt_id as contact_row_id
+        _dlt_id as contact_row_id,
+        _dlt_load_id as load_id
     from source
 )
 

@@ -1,0 +1,127 @@
+{#- A change of one record may connect or part others, so everything that it is or was connected with
+    is looked at again. No connection leads out of this set, before or after the change. Empty in a
+    full build. -#}
+
+with
+
+{% if builds_on_last_build() -%}
+changed as (
+    select * from {{ ref('int_changed_records') }}
+),
+
+records as (
+    select * from {{ ref('int_source_records_unioned') }}
+),
+
+assigned as (
+    select * from {{ source('history', 'customer_ids') }}
+),
+
+built as (
+    select
+        *,
+        {{ record_key('source', 'source_record_type', 'source_id') }} as record_key
+    from {{ last_build_of('int_customer_identities') }}
+),
+
+changed_keys as (
+    select
+        changed.*,
+        {{ record_key('changed.source', 'changed.source_record_type', 'changed.source_id') }}
+            as record_key,
+        {{ identity_key('records') }} as identity_key,
+        {{ telephone_key('records') }} as telephone_key,
+        {{ link_key('records') }} as link_key
+    from changed
+    left join records
+        on
+            changed.source = records.source
+            and changed.source_record_type = records.source_record_type
+            and changed.source_id = records.source_id
+),
+
+touched as (
+    select built.connection
+    from built
+    inner join changed_keys on built.record_key = changed_keys.record_key
+    union
+    select built.connection
+    from built
+    inner join changed_keys on built.identity_key = changed_keys.identity_key
+    union
+    select built.connection
+    from built
+    inner join changed_keys on built.telephone_key = changed_keys.telephone_key
+    union
+    select built.connection
+    from built
+    inner join changed_keys on built.record_key = changed_keys.link_key
+    union
+    select built.connection
+    from built
+    inner join changed_keys on built.link_key = changed_keys.record_key
+),
+
+-- Another night may have given an id of one of these to a record that has been parted from it since.
+claimed as (
+    select assigned.customer_id
+    from assigned
+    inner join built
+        on
+            assigned.source = built.source
+            and assigned.source_record_type = built.source_record_type
+            and assigned.source_id = built.source_id
+    inner join touched on built.connection = touched.connection
+    union
+    select assigned.customer_id
+    from assigned
+    inner join changed
+        on
+            assigned.source = changed.source
+            and assigned.source_record_type = changed.source_record_type
+            and assigned.source_id = changed.source_id
+),
+
+connections as (
+    select connection from touched
+    union
+    select built.connection
+    from built
+    inner join claimed on built.customer_id = claimed.customer_id
+),
+
+of_built as (
+    select
+        built.source,
+        built.source_record_type,
+        built.source_id,
+        built.customer_id
+    from built
+    inner join connections on built.connection = connections.connection
+),
+
+final as (
+    select
+        coalesce(of_built.source, changed.source) as source,
+        coalesce(of_built.source_record_type, changed.source_record_type) as source_record_type,
+        coalesce(of_built.source_id, changed.source_id) as source_id,
+        of_built.customer_id as built_customer_id
+    from of_built
+    full outer join changed
+        on
+            of_built.source = changed.source
+            and of_built.source_record_type = changed.source_record_type
+            and of_built.source_id = changed.source_id
+)
+{%- else -%}
+final as (
+    {{ empty_relation({
+        'source': dbt.type_string(),
+        'source_record_type': dbt.type_string(),
+        'source_id': dbt.type_string(),
+        'built_customer_id': dbt.type_string(),
+    }) }}
+)
+{%- endif %}
+
+select * from final

@@ -1,0 +1,80 @@
+{#- An order is priced and judged anew when it changed or when its buyer became another customer. Empty
+    in a full build. -#}
+
+with
+
+{% if builds_on_last_build() -%}
+changed_orders as (
+    select * from {{ ref('int_changed_orders') }}
+),
+
+affected as (
+    select * from {{ ref('int_affected_records') }}
+),
+
+identities as (
+    select * from {{ ref('int_customer_identities') }}
+),
+
+orders as (
+    select * from {{ ref('int_orders_unioned') }}
+),
+
+built as (
+    select * from {{ last_build_of('int_orders') }}
+),
+
+moved as (
+    select
+        affected.source,
+        affected.source_record_type,
+        affected.source_id
+    from affected
+    left join identities
+        on
+            affected.source = identities.source
+            and affected.source_record_type = identities.source_record_type
+            and affected.source_id = identities.source_id
+    where
+        affected.built_customer_id is null
+        or identities.customer_id is null
+        or affected.built_customer_id <> identities.customer_id
+),
+
+recomputed as (
+    select
+        source,
+        order_id
+    from changed_orders
+    union
+    select
+        orders.source,
+        orders.order_id
+    from orders
+    inner join moved
+        on
+            orders.source = moved.source
+            and orders.source_record_type = moved.source_record_type
+            and orders.source_id = moved.source_id
+),
+
+final as (
+    select
+        recomputed.source,
+        recomputed.order_id,
+        built.customer_id as built_customer_id
+    from recomputed
+    left join built
+        on recomputed.source = built.source and recomputed.order_id = built.order_id
+)
+{%- else -%}
+final as (
+    {{ empty_relation({
+        'source': dbt.type_string(),
+        'order_id': dbt.type_string(),
+        'built_customer_id': dbt.type_string(),
+    }) }}
+)
+{%- endif %}
+
+select * from final

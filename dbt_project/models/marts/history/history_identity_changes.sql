@@ -1,0 +1,58 @@
+{{ config(tags=['transform']) }}
+
+with
+
+identities as (
+    select * from {{ ref('int_customer_identities') }}
+),
+
+assigned as (
+    select * from {{ source('history', 'customer_ids') }}
+),
+
+changed as (
+    select * from {{ ref('history_customer_ids') }}
+),
+
+moved as (
+    select
+        changed.customer_id,
+        assigned.customer_id as other_customer_id,
+        cast(count(*) as integer) as records
+    from changed
+    inner join assigned
+        on
+            changed.source = assigned.source
+            and changed.source_record_type = assigned.source_record_type
+            and changed.source_id = assigned.source_id
+    where changed.customer_id <> assigned.customer_id
+    group by changed.customer_id, assigned.customer_id
+),
+
+judged as (
+    select
+        moved.*,
+        exists (
+            select 1 from identities where identities.customer_id = moved.other_customer_id
+        ) as other_remains,
+        exists (
+            select 1 from assigned where assigned.customer_id = moved.customer_id
+        ) as was_known
+    from moved
+),
+
+final as (
+    select
+        {{ as_of_date() }} as as_of_date,
+        case
+            when not other_remains then 'merged'
+            when not was_known then 'split'
+            else 'moved'
+        end as change,
+        customer_id,
+        other_customer_id,
+        records
+    from judged
+)
+
+select * from final
