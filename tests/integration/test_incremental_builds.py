@@ -1,0 +1,381 @@
+"""A build of what has changed gives what a full build gives, night after night.
+
+A small shop lives through some nights: orders come, change, move to another buyer and disappear;
+people change their addresses, merge and part; refunds and events come with old and with future
+dates. Colours take turns as in real nights. Each incremental build is compared, table by table, with
+a full build of the same night in another schema.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from kundenkreis.warehouse import builds, publish
+from kundenkreis.warehouse.dbt import run_dbt
+from tests.integration.dbt_support import RAW_TABLES, create_raw_tables, insert
+
+pytestmark = pytest.mark.integration
+
+FIRST_NIGHT = date(2026, 3, 1)
+SOURCES = ["files", "hubspot", "woocommerce"]
+PERSONS = 40
+VARIABLES: dict[str, Any] = {
+    "enabled_sources": SOURCES,
+    "exchange_rates": {"USD": 0.9},
+    "identity_max_addresses": 4,
+    "identity_phone_edges": True,
+}
+
+# What says what changed differs by nature; everything else has to be the same.
+_ABOUT_THE_BUILD = (
+    "int_changed_orders",
+    "int_changed_records",
+    "int_affected_records",
+    "int_identity_components",
+    "int_recomputed_orders",
+)
+_PRIMARY_KEYS = {
+    "raw_files.customers": ("source_name", "customer_key"),
+    "raw_files.orders": ("source_name", "order_key"),
+    "raw_files.order_lines": ("source_name", "order_key", "line_number"),
+    "raw_files.consent_events": ("source_name", "email", "occurred_at"),
+    "raw_woocommerce.customers": ("id",),
+    "raw_woocommerce.orders": ("id",),
+    "raw_woocommerce.orders__line_items": ("_dlt_parent_id", "_dlt_list_idx"),
+    "raw_woocommerce.refunds": ("id",),
+    "raw_hubspot.contacts": ("id",),
+    "raw_hubspot.contacts__property_history": ("_dlt_parent_id", "_dlt_list_idx"),
+    "raw_hubspot.deals": ("id",),
+}
+_LOAD_COLUMNS = ("loaded_at", "_dlt_load_id")
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+class _Shop:
+    """The raw rows as the vendors hold them, changed at random from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._next = 100
+        self._rows: dict[str, dict[Key, Row]] = {table: {} for table in _PRIMARY_KEYS}
+        self._touched: set[tuple[str, Key]] = set()
+        self.today = FIRST_NIGHT
+
+    def live(self, changes: int) -> None:
+        """Some random things happen."""
+        happenings = [
+            self._order,
+            self._order,
+            self._order,
+            self._change_order,
+            self._change_order,
+            self._move_order,
+            self._refund,
+            self._account,
+            self._change_account,
+            self._contact,
+            self._change_contact,
+            self._till_customer,
+            self._till_order,
+            self._till_order_disappears,
+            self._till_receipt,
+            self._consent,
+        ]
+        for _ in range(changes):
+            self._random.choice(happenings)()
+
+    def load(self, dsn: str) -> None:
+        """Bring what was touched since the last load into the raw tables, as one load per source."""
+        now = datetime.now(UTC)
+        with psycopg.connect(dsn) as connection:
+            for table, key in self._touched:
+                where = " and ".join(f"{column} = %s" for column in _PRIMARY_KEYS[table])
+                connection.execute(f"delete from {table} where {where}".encode(), key)
+        for table in _PRIMARY_KEYS:
+            rows = [
+                {**row, **{c: _load(c, now) for c in _LOAD_COLUMNS if c in RAW_TABLES[table]}}
+                for key, row in self._rows[table].items()
+                if (table, key) in self._touched
+            ]
+            insert(dsn, table, rows)
+        self._touched.clear()
+
+    # ----------------------------------------------------------------- what happens
+
+    def _put(self, table: str, **row: Any) -> None:
+        key = tuple(row[column] for column in _PRIMARY_KEYS[table])
+        self._rows[table][key] = row
+        self._touched.add((table, key))
+
+    def _any(self, table: str) -> Row | None:
+        rows = self._rows[table]
+        return dict(rows[self._random.choice(sorted(rows))]) if rows else None
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _address(self) -> str:
+        return f"p{self._random.randrange(PERSONS)}@mail.example"
+
+    def _moment(self, most_days_ago: int = 500) -> datetime:
+        """Mostly of the past, some within the coming nights, some long after."""
+        days = self._random.choice(
+            [self._random.randint(0, most_days_ago), self._random.randint(0, 3), -1, -2, -3, -40]
+        )
+        moment = datetime.combine(self.today, datetime.min.time(), UTC) - timedelta(days=days)
+        return moment + timedelta(minutes=self._random.randrange(1440))
+
+    def _telephone(self) -> str | None:
+        return self._random.choice([None, None, f"+4930{self._random.randrange(PERSONS // 3)}"])
+
+    def _surname(self) -> str | None:
+        return self._random.choice(["Meier", "meier ", "Schulz", None])
+
+    def _order(self) -> None:
+        account = self._any("raw_woocommerce.customers")
+        identity = self._number()
+        self._put(
+            "raw_woocommerce.orders",
+            id=identity,
+            status=self._random.choice(["completed"] * 4 + ["processing", "failed", "cancelled"]),
+            currency=self._random.choice(["EUR", "EUR", "USD", "CHF"]),
+            date_created_gmt=self._moment(),
+            total=self._random.choice(["10.00", "20.00", "0.00"]),
+            customer_id=account["id"] if account and self._random.random() < 0.5 else 0,
+            billing_email=self._random.choice([self._address(), self._address(), None]),
+            billing_last_name=self._surname(),
+            billing_phone_e164=self._telephone(),
+            newsletter_opt_in=self._random.choice(["double", None]),
+            _dlt_id=f"o{identity}",
+        )
+        self._line(identity)
+
+    def _line(self, order: int) -> None:
+        self._put(
+            "raw_woocommerce.orders__line_items",
+            product_id=self._random.randrange(3),
+            name="thing",
+            quantity=1,
+            total="8.00",
+            _dlt_parent_id=f"o{order}",
+            _dlt_list_idx=0,
+        )
+
+    def _change_order(self) -> None:
+        if order := self._any("raw_woocommerce.orders"):
+            order["status"] = self._random.choice(["completed", "cancelled", "trash"])
+            order["total"] = self._random.choice(["10.00", "30.00"])
+            order["currency"] = self._random.choice(["EUR", "CHF"])
+            self._put("raw_woocommerce.orders", **order)
+
+    def _move_order(self) -> None:
+        """A guest opens an account, or support moves an order to another one."""
+        order, account = self._any("raw_woocommerce.orders"), self._any("raw_woocommerce.customers")
+        if order and account:
+            order["customer_id"] = self._random.choice([account["id"], account["id"], 0, 7])
+            order["billing_email"] = self._random.choice([account["email"], order["billing_email"]])
+            self._put("raw_woocommerce.orders", **order)
+
+    def _refund(self) -> None:
+        if order := self._any("raw_woocommerce.orders"):
+            self._put(
+                "raw_woocommerce.refunds",
+                id=self._number(),
+                parent_id=order["id"],
+                date_created_gmt=self._moment(10),
+                amount=self._random.choice(["5.00", "20.00"]),
+            )
+
+    def _account(self) -> None:
+        self._put(
+            "raw_woocommerce.customers",
+            id=self._number(),
+            email=self._address(),
+            last_name=self._surname(),
+            billing_phone_e164=self._telephone(),
+            date_created_gmt=self._moment(),
+        )
+
+    def _change_account(self) -> None:
+        if account := self._any("raw_woocommerce.customers"):
+            account["email"] = self._random.choice([self._address(), "x@marketplace.amazon.de"])
+            account["billing_phone_e164"] = self._telephone()
+            self._put("raw_woocommerce.customers", **account)
+
+    def _contact(self) -> None:
+        account = self._any("raw_woocommerce.customers")
+        identity = f"c{self._number()}"
+        self._put(
+            "raw_hubspot.contacts",
+            id=identity,
+            email=self._random.choice([self._address(), None]),
+            lastname=self._surname(),
+            phone_e164=self._telephone(),
+            linked_source="woocommerce",
+            linked_record_type="customer",
+            linked_source_id=str(account["id"])
+            if account and self._random.random() < 0.4
+            else None,
+            createdate=self._moment(),
+            lastmodifieddate=self._moment(),
+            hs_lead_status=self._random.choice(["OPEN", None]),
+            archived=False,
+            _dlt_id=identity,
+        )
+
+    def _change_contact(self) -> None:
+        if contact := self._any("raw_hubspot.contacts"):
+            contact["email"] = self._random.choice([self._address(), contact["email"]])
+            contact["archived"] = self._random.random() < 0.2
+            contact["linked_source_id"] = None
+            self._put("raw_hubspot.contacts", **contact)
+            self._put(
+                "raw_hubspot.deals",
+                id=contact["id"],
+                contact_id=contact["id"],
+                createdate=self._moment(),
+            )
+
+    def _till_customer(self) -> None:
+        self._put(
+            "raw_files.customers",
+            source_name="till",
+            customer_key=f"k{self._random.randrange(PERSONS)}",
+            email=self._random.choice([self._address(), None]),
+            last_name=self._surname(),
+            phone_e164=self._telephone(),
+            created_at=self._random.choice([self._moment(), None]),
+        )
+
+    def _till_order(self) -> None:
+        self._put(
+            "raw_files.orders",
+            source_name="till",
+            order_key=f"t{self._random.randrange(PERSONS)}",
+            customer_key=self._random.choice([f"k{self._random.randrange(PERSONS)}", None]),
+            email=self._random.choice([self._address(), None]),
+            ordered_at=self._moment(),
+            status="completed",
+            currency="EUR",
+            total_amount="15.00",
+        )
+
+    def _till_order_disappears(self) -> None:
+        for table in ("raw_files.orders", "raw_files.customers"):
+            if self._rows[table]:
+                key = self._random.choice(sorted(self._rows[table]))
+                del self._rows[table][key]
+                self._touched.add((table, key))
+
+    def _till_receipt(self) -> None:
+        key, moment = f"r{self._random.randrange(PERSONS)}", self._moment()
+        for number in (1, 2):
+            self._put(
+                "raw_files.order_lines",
+                source_name="receipts",
+                order_key=key,
+                line_number=number,
+                customer_key=None,
+                email=self._address(),
+                ordered_at=moment,
+                status="completed",
+                currency="EUR",
+                line_amount="4.00",
+            )
+
+    def _consent(self) -> None:
+        self._put(
+            "raw_files.consent_events",
+            source_name="desk",
+            email=self._address(),
+            evidence=self._random.choice(["double", "withdrawn", "profiling_objection"]),
+            occurred_at=self._moment(),
+        )
+
+
+def _load(column: str, now: datetime) -> Any:
+    return now if column == "loaded_at" else str(now.timestamp())
+
+
+def _build(dsn: str, as_of: date, schema: str, built_as_of: date | None) -> None:
+    run_dbt(
+        "build",
+        ["--select", "tag:transform", "--exclude-resource-type", "unit_test"],
+        dsn=dsn,
+        variables={
+            **VARIABLES,
+            "as_of_date": as_of.isoformat(),
+            "marts_schema": schema,
+            "built_as_of_date": built_as_of.isoformat() if built_as_of else None,
+        },
+        progress=lambda line: None,
+    )
+
+
+def _tables(dsn: str, marts_schema: str) -> dict[str, list[str]]:
+    """The rows of every table of a colour, as sorted text, by the model's name."""
+    schemas = (marts_schema, publish.intermediate_schema(marts_schema))
+    with psycopg.connect(dsn) as connection:
+        names = connection.execute(
+            "select table_schema, table_name from information_schema.tables"
+            " where table_schema = any(%s) and not table_name = any(%s)"
+            " and not table_name like 'int\\_customers\\_with\\_changed\\_%%'",
+            (list(schemas), list(_ABOUT_THE_BUILD)),
+        ).fetchall()
+        return {
+            table: [
+                text
+                for (text,) in connection.execute(
+                    f"select to_jsonb(row)::text from {schema}.{table} as row order by 1".encode()
+                )
+            ]
+            for schema, table in names
+        }
+
+
+def live_through_nights(dsn: str, seed: int, nights: int) -> None:
+    """Build night after night, compare each incremental one with a full one, and publish."""
+    create_raw_tables(dsn, *SOURCES)
+    shop = _Shop(seed)
+    shop.live(400)
+    incremental = 0
+    for night in range(nights):
+        as_of = shop.today = FIRST_NIGHT + timedelta(days=night)
+        shop.live(12)
+        shop.load(dsn)
+        run_id = f"night {night}"
+        schema = publish.begin_build(dsn, run_id, as_of, is_backfill=False)
+        build = builds.begin(dsn, schema, as_of, builds.fingerprint(VARIABLES), SOURCES)
+        assert (build.full_because is None) == (night >= 2), build.full_because
+        _build(dsn, as_of, schema, build.built_as_of_date)
+        if build.built_as_of_date:
+            incremental += 1
+            _build(dsn, as_of, publish.BACKFILL, None)
+            _compare(_tables(dsn, schema), _tables(dsn, publish.BACKFILL), f"seed {seed}, {run_id}")
+        builds.complete(dsn, build, run_id)
+        publish.publish(dsn, run_id, as_of, schema, {})
+    assert incremental == nights - 2
+
+
+def _compare(incremental: dict[str, list[str]], full: dict[str, list[str]], which: str) -> None:
+    assert set(incremental) == set(full)
+    assert len(full) > 20
+    differences = {
+        table: (sorted(set(incremental[table]) - set(rows))[:3],
+                sorted(set(rows) - set(incremental[table]))[:3])
+        for table, rows in full.items()
+        if incremental[table] != rows
+    }
+    assert differences == {}, f"{which}: by table, only in the incremental build, only in the full"
+
+
+def test_a_build_of_what_changed_equals_a_full_build(warehouse_dsn: str) -> None:
+    live_through_nights(warehouse_dsn, seed=20260301, nights=4)
