@@ -12,7 +12,15 @@
         acquisition_source,
         null as birthday,
         created_at,
-        created_at as modified_at
+        created_at as modified_at,
+        phone_e164,
+        case when linked_customer_key is not null then linked_source end as linked_source,
+        case
+            when linked_source is null or linked_customer_key is null then null
+            when linked_source = 'hubspot' then 'contact'
+            else 'customer'
+        end as linked_record_type,
+        case when linked_source is not null then linked_customer_key end as linked_source_id
     from {{ ref('stg_files__customers') if source_is_enabled('files') }}
 {%- endset -%}
 {%- set hubspot -%}
@@ -28,7 +36,11 @@
         acquisition_source,
         {{ safe_date('date_of_birth') }} as birthday,
         created_at,
-        modified_at
+        modified_at,
+        phone_e164,
+        linked_source,
+        case when linked_source is not null then 'customer' end as linked_record_type,
+        linked_customer_key as linked_source_id
     from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }}
     where not is_archived
 {%- endset -%}
@@ -45,7 +57,11 @@
         null as acquisition_source,
         null as birthday,
         created_at,
-        modified_at
+        modified_at,
+        phone_e164,
+        null as linked_source,
+        null as linked_record_type,
+        null as linked_source_id
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
 {%- endset -%}
 {%- set newest_first = 'orders.ordered_at desc, orders.order_id desc' %}
@@ -88,7 +104,8 @@ accounts_of_orders as (
         {{ first_known('orders.last_name', newest_first) }} as last_name,
         {{ first_known('orders.country', newest_first) }} as country,
         min(orders.ordered_at) as created_at,
-        max(orders.ordered_at) as modified_at
+        max(orders.ordered_at) as modified_at,
+        {{ first_known('orders.phone_e164', newest_first) }} as phone_e164
     from orders
     left join listed_by_now
         on
@@ -114,7 +131,8 @@ from_orders as (
         last_name,
         country,
         ordered_at as created_at,
-        ordered_at as modified_at
+        ordered_at as modified_at,
+        phone_e164
     from guests
 ),
 
@@ -133,7 +151,11 @@ unioned as (
         null as acquisition_source,
         null as birthday,
         created_at,
-        modified_at
+        modified_at,
+        phone_e164,
+        null as linked_source,
+        null as linked_record_type,
+        null as linked_source_id
     from from_orders
 ),
 
@@ -158,7 +180,11 @@ final as (
         addressed.acquisition_source,
         addressed.birthday,
         {{ local_date('addressed.created_at') }} as known_on,
-        addressed.modified_at
+        addressed.modified_at,
+        addressed.phone_e164,
+        addressed.linked_source,
+        addressed.linked_record_type,
+        addressed.linked_source_id
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
 )

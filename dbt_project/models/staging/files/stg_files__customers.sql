@@ -15,7 +15,10 @@ final as (
         country,
         preferred_language,
         acquisition_source,
-        created_at
+        created_at,
+        phone_e164,
+        linked_source,
+        linked_customer_key
     from source
 )
 

@@ -21,7 +21,10 @@ final as (
         coalesce(archived, false) as is_archived,
         createdate as created_at,
         lastmodifieddate as modified_at,
-        _dlt_id as contact_row_id
+        _dlt_id as contact_row_id,
+        phone_e164,
+        linked_source,
+        linked_customer_key
     from source
 )
 

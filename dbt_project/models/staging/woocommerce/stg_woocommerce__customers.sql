@@ -16,7 +16,8 @@ final as (
         lower(newsletter_opt_in) as newsletter_opt_in,
         newsletter_opt_in_at,
         date_created_gmt as created_at,
-        date_modified_gmt as modified_at
+        date_modified_gmt as modified_at,
+        phone_e164
     from source
 )
 

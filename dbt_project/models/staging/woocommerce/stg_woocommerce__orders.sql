@@ -25,7 +25,8 @@ final as (
         created_via,
         lower(newsletter_opt_in) as newsletter_opt_in,
         exchange_rate,
-        _dlt_id as order_row_id
+        _dlt_id as order_row_id,
+        phone_e164
     from source
 )
 
