@@ -19,6 +19,7 @@
         'own_exchange_rate': 'numeric(28,10)',
         'payment_method': dbt.type_string(),
         'newsletter_opt_in': dbt.type_string(),
+        'phone_e164': dbt.type_string(),
     }) }}
 {%- endmacro %}
 
@@ -37,7 +38,8 @@
 {%- endmacro %}
 
 
-{# The columns every source offers its persons in. #}
+{# The columns every source offers its persons in. The last three name the record of the same person
+   in another source; a record has at most one such link. #}
 {% macro source_record_columns() -%}
     {{ return({
         'source': dbt.type_string(),
@@ -52,6 +54,10 @@
         'birthday': 'date',
         'created_at': 'timestamp with time zone',
         'modified_at': 'timestamp with time zone',
+        'phone_e164': dbt.type_string(),
+        'linked_source': dbt.type_string(),
+        'linked_record_type': dbt.type_string(),
+        'linked_source_id': dbt.type_string(),
     }) }}
 {%- endmacro %}
 

@@ -154,6 +154,18 @@ class ModelSettings(BaseModel):
         ge=1,
         description="A customer with more addresses is ambiguous and at none of them contactable.",
     )
+    identity_phone_edges: bool = Field(
+        False,
+        description="Records with the same telephone number and the same surname are one person. "
+        "Off by default, because households share numbers.",
+    )
+    phone_default_region: str = Field(
+        "DE",
+        pattern="^[A-Z]{2}$",
+        description="ISO 3166 code of the country whose telephone numbers are written without a "
+        "country code where the record gives no country. Files follow a change at once, records "
+        "of shops and CRMs when they change.",
+    )
     gap_window_orders: int = Field(
         5,
         ge=2,
@@ -244,6 +256,15 @@ class ModelSettings(BaseModel):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
+        return value
+
+    @field_validator("phone_default_region")
+    @classmethod
+    def _known_region(cls, value: str) -> str:
+        from kundenkreis.sources.telephone import is_region
+
+        if not is_region(value):
+            raise ValueError("is not the ISO 3166 code of a country, such as DE, AT, CH")
         return value
 
     @field_validator("max_gap_days", "churn_factor")
@@ -457,6 +478,41 @@ def load_settings(config_dir: Path | None = None) -> Settings:
 
 
 def _check_references(settings: Settings) -> None:
+    _check_segments(settings)
+    _check_links(settings)
+
+
+def _check_links(settings: Settings) -> None:
+    """Refuse links to a source that cannot exist: they would join nobody, in silence.
+
+    A shop or a CRM may be named while it is switched off, as a destination may in a segment.
+    """
+    file = settings.folder / "sources.yml"
+    datasets = settings.sources["files"].datasets if "files" in settings.sources else ()
+    labels = {dataset.label for dataset in datasets}
+    if "hubspot" in settings.sources:
+        for name, target in settings.sources["hubspot"].foreign_ids.items():
+            allowed = [f"{source}.customer" for source in sorted({"woocommerce", *labels})]
+            if target not in allowed:
+                raise ConfigError(
+                    _no_source(file, ("hubspot", "foreign_ids", name), target, allowed)
+                )
+    for index, dataset in enumerate(datasets):
+        mapping = dataset.columns.get("linked_source")
+        allowed = sorted({"woocommerce", "hubspot", *labels})
+        if mapping and mapping.constant and mapping.constant not in allowed:
+            place = ("files", "datasets", index, "columns", "linked_source")
+            raise ConfigError(_no_source(file, place, mapping.constant, allowed))
+
+
+def _no_source(file: Path, place: tuple[Any, ...], found: str, allowed: list[str]) -> str:
+    return (
+        f"{_where(file, place)}: {'.'.join(str(part) for part in place)}: found '{found}', which "
+        f"is no source. Allowed: {', '.join(allowed)}."
+    )
+
+
+def _check_segments(settings: Settings) -> None:
     from kundenkreis.destinations.config import DestinationsConfig as Known
 
     file = settings.folder / "segments.yml"

@@ -45,6 +45,8 @@ _DEFAULTS = {
     ),
 }  # fmt: skip
 _MODIFIED = {"contacts": "lastmodifieddate", "deals": "hs_lastmodifieddate"}
+ACCOUNT_PROPERTY = "woocommerce_customer_id"
+"""A custom property of this CRM account: the id of the person's account in the shop."""
 _SEARCH_WINDOW = 10_000
 
 
@@ -75,7 +77,11 @@ class HubSpot:
 
     def load(self, world: World) -> None:
         """Show another state of the CRM."""
-        contacts = {world.contact_ids[row.key]: _contact(world, row) for row in world.contacts}
+        opened = {row.key: row.born for row in world.accounts}
+        contacts = {
+            world.contact_ids[row.key]: _contact(world, row, opened.get(row.key))
+            for row in world.contacts
+        }
         deals = {world.deal_ids[row.key]: _deal(world, row) for row in world.deals}
         for deal in deals.values():
             for contact_id in deal.associated:
@@ -391,8 +397,13 @@ def _document(
     return document
 
 
-def _contact(world: World, contact: Contact) -> Record:
+def _contact(world: World, contact: Contact, account_opened: int | None) -> Record:
+    """account_opened: since when the person has an account in the shop."""
     properties = dict(contact.constants)
+    was_customer = account_opened is not None and account_opened <= contact.born
+    # What copied customers into the CRM wrote the account's id along for every other one.
+    if was_customer and contact.person.number % 2 == 0:
+        properties[ACCOUNT_PROPERTY] = str(world.account_ids[contact.key])
     histories: dict[str, list[dict[str, str]]] = {}
     modified = contact.born
     for name, facts in contact.histories.items():
@@ -449,7 +460,9 @@ def _deal(world: World, deal: Deal) -> Record:
 
 
 def _property_definitions(kind: str) -> Reply:
-    names = sorted({*_DEFAULTS[kind], *(HISTORIES if kind == "contacts" else ())})
+    names = sorted(
+        {*_DEFAULTS[kind], *((*HISTORIES, ACCOUNT_PROPERTY) if kind == "contacts" else ())}
+    )
     return reply(200, {"results": [{"name": name, "type": "string"} for name in names]})
 
 

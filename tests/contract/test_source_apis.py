@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from kundenkreis.connections import Connection, parse_connection
 from kundenkreis.errors import CredentialError, KundenkreisError, VendorError
 from kundenkreis.http import VendorClient
+from kundenkreis.settings import ModelSettings
 from kundenkreis.sources import extract, woocommerce
 from kundenkreis.sources.config import HubSpotSettings, WooCommerceSettings
 from sandbox.testing import Handle, running_sandbox
@@ -26,7 +28,11 @@ pytestmark = pytest.mark.integration
 
 SOURCES = {
     "woocommerce": WooCommerceSettings(page_size=50),
-    "hubspot": HubSpotSettings(page_size=40, searches_per_second=50),
+    "hubspot": HubSpotSettings(
+        page_size=40,
+        searches_per_second=50,
+        foreign_ids={"woocommerce_customer_id": "woocommerce.customer"},
+    ),
 }
 TABLES = {
     "woocommerce": ["customers", "orders", "orders__line_items", "refunds", "products"],
@@ -60,7 +66,7 @@ def resolver(connections: dict[str, str]) -> Any:
 
 
 def load(source: str, connections: dict[str, str], dsn: str) -> dict[str, Any]:
-    settings: Any = SimpleNamespace(folder=Path(), sources=SOURCES)
+    settings: Any = SimpleNamespace(folder=Path(), sources=SOURCES, model=ModelSettings())
     day = date(2026, 11, 22)
     return extract(source, settings, resolver(connections), dsn, "run", day, lambda _: None)
 
@@ -125,6 +131,16 @@ def test_woocommerce_lands_every_order_and_every_line(sandbox: Handle, warehouse
         "group by orders.id",
     )
     assert {key: len(there[key]["line_items"]) for key in landed} == dict(lines)
+    for table, records in (("customers", every_page(sandbox, "/customers")), ("orders", there)):
+        phones = query(
+            warehouse_dsn,
+            f"select id, billing_phone, phone_e164 from raw_woocommerce.{table}"
+            " where billing_phone is not null",
+        )
+        assert len(phones) > len(records) / 4
+        read = [phone for _, _, phone in phones if phone]
+        assert len(read) > len(phones) / 2
+        assert all(re.fullmatch(r"\+[1-9][0-9]{6,14}", phone) for phone in read)
 
 
 def test_hubspot_lands_every_contact_with_its_history(sandbox: Handle, warehouse_dsn: str) -> None:
@@ -139,6 +155,19 @@ def test_hubspot_lands_every_contact_with_its_history(sandbox: Handle, warehouse
     newest = {identity: (stage, value) for identity, stage, value in rows}
     assert len(newest) > 50
     assert all(stage == value for stage, value in newest.values())
+    phones = query(
+        warehouse_dsn, "select count(phone), count(phone_e164) from raw_hubspot.contacts"
+    )
+    assert phones[0][0] > phones[0][1] > 10
+    linked = query(
+        warehouse_dsn,
+        "select linked_source, linked_customer_key from raw_hubspot.contacts"
+        " where linked_customer_key is not null",
+    )
+    assert len(linked) > 10
+    assert {source for source, _ in linked} == {"woocommerce"}
+    accounts = {str(account["id"]) for account in every_page(sandbox, "/customers")}
+    assert {key for _, key in linked} <= accounts
     deals = query(warehouse_dsn, "select count(*), count(contact_id) from raw_hubspot.deals")
     assert deals[0][0] >= deals[0][1] > 0
 

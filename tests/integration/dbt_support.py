@@ -23,7 +23,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         **_columns(
             _TEXT,
             "source_name customer_key email first_name last_name phone country"
-            " preferred_language acquisition_source",
+            " preferred_language acquisition_source phone_e164 linked_source linked_customer_key",
         ),
         "created_at": _TIME,
         "loaded_at": _TIME,
@@ -72,6 +72,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "is_paying_customer": "boolean",
         **_columns(_TEXT, "billing_country billing_phone newsletter_opt_in"),
         "newsletter_opt_in_at": _TIME,
+        "phone_e164": _TEXT,
         "_dlt_load_id": _TEXT,
     },
     "raw_woocommerce.orders": {
@@ -86,6 +87,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
             " payment_method created_via newsletter_opt_in",
         ),
         "exchange_rate": _NUMBER,
+        "phone_e164": _TEXT,
         **_columns(_TEXT, "_dlt_id _dlt_load_id"),
     },
     "raw_woocommerce.orders__line_items": {
@@ -117,7 +119,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         **_columns(
             _TEXT,
             "email firstname lastname phone lifecyclestage hs_lead_status hs_language"
-            " hs_analytics_source date_of_birth",
+            " hs_analytics_source date_of_birth phone_e164 linked_source linked_customer_key",
         ),
         "hs_email_optout": "boolean",
         "hs_emailconfirmationstatus": _TEXT,

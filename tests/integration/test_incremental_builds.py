@@ -152,7 +152,7 @@ class _Shop:
             customer_id=account["id"] if account and self._random.random() < 0.5 else 0,
             billing_email=self._random.choice([self._address(), self._address(), None]),
             billing_last_name=self._surname(),
-            billing_phone_e164=self._telephone(),
+            phone_e164=self._telephone(),
             newsletter_opt_in=self._random.choice(["double", None]),
             _dlt_id=f"o{identity}",
         )
@@ -200,18 +200,19 @@ class _Shop:
             id=self._number(),
             email=self._address(),
             last_name=self._surname(),
-            billing_phone_e164=self._telephone(),
+            phone_e164=self._telephone(),
             date_created_gmt=self._moment(),
         )
 
     def _change_account(self) -> None:
         if account := self._any("raw_woocommerce.customers"):
             account["email"] = self._random.choice([self._address(), "x@marketplace.amazon.de"])
-            account["billing_phone_e164"] = self._telephone()
+            account["phone_e164"] = self._telephone()
             self._put("raw_woocommerce.customers", **account)
 
     def _contact(self) -> None:
         account = self._any("raw_woocommerce.customers")
+        linked = account is not None and self._random.random() < 0.4
         identity = f"c{self._number()}"
         self._put(
             "raw_hubspot.contacts",
@@ -219,11 +220,8 @@ class _Shop:
             email=self._random.choice([self._address(), None]),
             lastname=self._surname(),
             phone_e164=self._telephone(),
-            linked_source="woocommerce",
-            linked_record_type="customer",
-            linked_source_id=str(account["id"])
-            if account and self._random.random() < 0.4
-            else None,
+            linked_source="woocommerce" if linked else None,
+            linked_customer_key=str(account["id"]) if account and linked else None,
             createdate=self._moment(),
             lastmodifieddate=self._moment(),
             hs_lead_status=self._random.choice(["OPEN", None]),
@@ -235,7 +233,7 @@ class _Shop:
         if contact := self._any("raw_hubspot.contacts"):
             contact["email"] = self._random.choice([self._address(), contact["email"]])
             contact["archived"] = self._random.random() < 0.2
-            contact["linked_source_id"] = None
+            contact["linked_source"] = contact["linked_customer_key"] = None
             self._put("raw_hubspot.contacts", **contact)
             self._put(
                 "raw_hubspot.deals",
@@ -252,6 +250,8 @@ class _Shop:
             email=self._random.choice([self._address(), None]),
             last_name=self._surname(),
             phone_e164=self._telephone(),
+            linked_source=self._random.choice(["woocommerce", None, None]),
+            linked_customer_key=str(self._random.randrange(100, 100 + PERSONS)),
             created_at=self._random.choice([self._moment(), None]),
         )
 

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kundenkreis.errors import DataError
+from kundenkreis.settings import ModelSettings
 from kundenkreis.sources import extract
 from kundenkreis.sources.config import ENTITY_COLUMNS, Entity, SourcesConfig
 
@@ -42,14 +43,15 @@ LINES: dict[str, Any] = {
 }
 
 
-def configured(folder: Path, *datasets: dict[str, Any]) -> Any:
+def configured(folder: Path, *datasets: dict[str, Any], phone_region: str = "DE") -> Any:
     """Settings as the night hands them in."""
     files = SourcesConfig.model_validate({"files": {"datasets": list(datasets)}}).files
-    return SimpleNamespace(folder=folder, sources={"files": files})
+    model = ModelSettings(phone_default_region=phone_region)
+    return SimpleNamespace(folder=folder, sources={"files": files}, model=model)
 
 
-def load(dsn: str, folder: Path, *datasets: dict[str, Any]) -> dict[str, Any]:
-    what = configured(folder, *(datasets or (LINES,)))
+def load(dsn: str, folder: Path, *datasets: dict[str, Any], **options: str) -> dict[str, Any]:
+    what = configured(folder, *(datasets or (LINES,)), **options)
     return extract("files", what, lambda _: None, dsn, "run", date(2026, 1, 2), lambda _: None)  # type: ignore[arg-type, return-value]
 
 
@@ -159,6 +161,37 @@ def test_customers_keep_the_last_row_of_the_latest_file(warehouse_dsn: str, tmp_
     assert load(warehouse_dsn, tmp_path, customers)["rejected"] == 1
     rows = query(warehouse_dsn, "select customer_key, email from raw_files.customers order by 1")
     assert rows == [("1", "c@example.org"), ("2", "d@example.org")]
+
+
+def test_telephone_numbers_follow_the_default_region_and_links_land(
+    warehouse_dsn: str, tmp_path: Path
+) -> None:
+    customers = {
+        "name": "crm",
+        "entity": "customers",
+        "path": "*.csv",
+        "columns": {
+            "customer_key": "id",
+            "phone": "phone",
+            "country": "country",
+            "linked_source": {"constant": "woocommerce"},
+            "linked_customer_key": "account",
+        },
+    }
+    (tmp_path / "1.csv").write_text(
+        "id,phone,country,account\n1,0660 123456,,7\n2,044 6681800,ch,\n"
+    )
+    landed = (
+        "select phone_e164, linked_source, linked_customer_key from raw_files.customers"
+        " order by customer_key"
+    )
+    for region, phone in (("DE", None), ("AT", "+43660123456")):
+        load(warehouse_dsn, tmp_path, customers, phone_region=region)
+        assert query(warehouse_dsn, landed) == [
+            (phone, "woocommerce", "7"),
+            ("+41446681800", "woocommerce", None),
+        ]
+    assert load(warehouse_dsn, tmp_path, customers, phone_region="AT")["tables"] == {"customers": 0}
 
 
 def test_rejected_rows_are_kept_with_their_reason(warehouse_dsn: str, tmp_path: Path) -> None:

@@ -175,6 +175,19 @@ def test_people_are_known_to_both_systems_under_different_spellings() -> None:
     assert any(email.endswith("bücher.example.net") for email in normalised)
 
 
+def test_some_contacts_carry_the_id_of_their_account_whatever_their_address() -> None:
+    shown = world(customers=2500, seed=11)
+    accounts = documents(shown)["customers"]
+    linked = {
+        row.id: accounts[int(account)]["email"] == (row.properties["email"].strip().lower())
+        for row in contacts(shown)["contacts"].values()
+        if (account := row.properties.get("woocommerce_customer_id"))
+    }
+    assert 0.1 < len(linked) / len(shown.contacts) < 0.4
+    # Of the others the address alone does not tell who it is.
+    assert 0.02 < sum(not equal for equal in linked.values()) / len(linked) < 0.2
+
+
 def test_most_people_have_a_confirmed_opt_in() -> None:
     sandbox = Sandbox(None, 1500, 11, UNTIL)
     people = {o.person.email for o in sandbox.world.orders if o.person.number < 9_000_000}

@@ -234,6 +234,36 @@ def test_a_folder_without_sources_says_what_to_set(load: Load, tmp_path: Path) -
             "hubspot:\n  connektion: crm",
             "2: hubspot.connektion: unknown key. Allowed here: connection,",
         ),
+        (
+            "model",
+            "phone_default_region: UK",
+            "1: phone_default_region: found 'UK': is not the ISO 3166 code of a country, such as",
+        ),
+        ("model", "phone_default_region: de", "1: phone_default_region: found 'de': String should"),
+        (
+            "sources",
+            "hubspot:\n  foreign_ids:\n    shop_id: woocommerce",
+            "3: hubspot.foreign_ids.shop_id: found 'woocommerce': String should match pattern",
+        ),
+        (
+            "sources",
+            "hubspot:\n  foreign_ids:\n    Shop ID: woocommerce.customer",
+            "3: hubspot.foreign_ids.Shop ID: found 'Shop ID': String should match pattern",
+        ),
+        (
+            "sources",
+            "hubspot:\n  foreign_ids:\n    shop_id: shopify.customer",
+            "3: hubspot.foreign_ids.shop_id: found 'shopify.customer', which is no source. "
+            "Allowed: woocommerce.customer.",
+        ),
+        (
+            "sources",
+            "files:\n  datasets:\n  - name: till\n    entity: customers\n    path: a.csv\n"
+            "    columns:\n      customer_key: id\n      linked_customer_key: shop_id\n"
+            "      linked_source: {constant: shop}",
+            "9: files.datasets.0.columns.linked_source: found 'shop', which is no source. "
+            "Allowed: hubspot, till, woocommerce.",
+        ),
         ("retention", "lead_days: 0", "1: lead_days: found 0: Input should be greater than"),
         ("model", "- refund_policy", "1: must hold keys and values, found list."),
         ("model", "refund_policy: [net", "1: not valid YAML: expected"),

@@ -29,7 +29,8 @@
         0 as shipping_tax_amount,
         null as own_exchange_rate,
         null as payment_method,
-        null as newsletter_opt_in
+        null as newsletter_opt_in,
+        null as phone_e164
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
     {{- where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
     group by source, order_key
@@ -53,7 +54,8 @@
         0 as shipping_tax_amount,
         null as own_exchange_rate,
         null as payment_method,
-        null as newsletter_opt_in
+        null as newsletter_opt_in,
+        null as phone_e164
     from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
     {{- where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
@@ -76,7 +78,8 @@
         shipping_tax_amount,
         exchange_rate as own_exchange_rate,
         payment_method,
-        newsletter_opt_in
+        newsletter_opt_in,
+        phone_e164
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
     {{- where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
@@ -144,7 +147,8 @@ final as (
         coalesce(addressed.shipping_tax_amount, 0) as shipping_tax_amount,
         addressed.own_exchange_rate,
         addressed.payment_method,
-        addressed.newsletter_opt_in
+        addressed.newsletter_opt_in,
+        addressed.phone_e164
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
 )

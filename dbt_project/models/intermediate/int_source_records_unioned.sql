@@ -21,7 +21,15 @@
         acquisition_source,
         null as birthday,
         created_at,
-        created_at as modified_at
+        created_at as modified_at,
+        phone_e164,
+        case when linked_customer_key is not null then linked_source end as linked_source,
+        case
+            when linked_source is null or linked_customer_key is null then null
+            when linked_source = 'hubspot' then 'contact'
+            else 'customer'
+        end as linked_record_type,
+        case when linked_source is not null then linked_customer_key end as linked_source_id
     from {{ ref('stg_files__customers') if source_is_enabled('files') }} as customers
     {{- where_changed(changed, {
         'source': 'customers.source',
@@ -42,7 +50,11 @@
         acquisition_source,
         {{ safe_date('date_of_birth') }} as birthday,
         created_at,
-        modified_at
+        modified_at,
+        phone_e164,
+        linked_source,
+        case when linked_source is not null then 'customer' end as linked_record_type,
+        linked_customer_key as linked_source_id
     from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
     where
         not contacts.is_archived
@@ -65,7 +77,11 @@
         null as acquisition_source,
         null as birthday,
         created_at,
-        modified_at
+        modified_at,
+        phone_e164,
+        null as linked_source,
+        null as linked_record_type,
+        null as linked_source_id
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
     {{- where_changed(changed, {
         'source': "'woocommerce'",
@@ -118,7 +134,8 @@ accounts_of_orders as (
         {{ first_known('orders.last_name', newest_first) }} as last_name,
         {{ first_known('orders.country', newest_first) }} as country,
         min(orders.ordered_at) as created_at,
-        max(orders.ordered_at) as modified_at
+        max(orders.ordered_at) as modified_at,
+        {{ first_known('orders.phone_e164', newest_first) }} as phone_e164
     from orders
     left join listed_by_now
         on
@@ -144,7 +161,8 @@ from_orders as (
         last_name,
         country,
         ordered_at as created_at,
-        ordered_at as modified_at
+        ordered_at as modified_at,
+        phone_e164
     from guests
 ),
 
@@ -167,6 +185,10 @@ unioned as (
         null as birthday,
         created_at,
         modified_at,
+        phone_e164,
+        null as linked_source,
+        null as linked_record_type,
+        null as linked_source_id,
         false as is_listed
     from from_orders
 ),
@@ -193,11 +215,11 @@ final as (
         addressed.birthday,
         {{ local_date('addressed.created_at') }} as known_on,
         addressed.modified_at,
-        addressed.is_listed,
-        cast(null as {{ dbt.type_string() }}) as phone_e164,
-        cast(null as {{ dbt.type_string() }}) as linked_source,
-        cast(null as {{ dbt.type_string() }}) as linked_record_type,
-        cast(null as {{ dbt.type_string() }}) as linked_source_id
+        addressed.phone_e164,
+        addressed.linked_source,
+        addressed.linked_record_type,
+        addressed.linked_source_id,
+        addressed.is_listed
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
 )

@@ -41,7 +41,8 @@ def extract(
             f"sources.yml has no source '{source_name}'. It has: "
             f"{', '.join(sorted(settings.sources)) or 'none'}."
         )
-    run = Run(source_name, dsn, run_id, as_of_date, progress)
+    region = settings.model.phone_default_region
+    run = Run(source_name, dsn, run_id, as_of_date, progress, region)
     if source_name == "files":
         from kundenkreis.sources import files
 

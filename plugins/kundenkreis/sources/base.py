@@ -265,13 +265,18 @@ def _rule(message: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One extraction: which source, into which warehouse, for which run."""
+    """One extraction: which source, into which warehouse, for which run.
+
+    phone_default_region: country of telephone numbers whose record gives none (ISO 3166 alpha-2);
+        None: only numbers that name their own country are understood.
+    """
 
     source: str
     dsn: str
     run_id: str
     as_of_date: date
     progress: Callable[[str], None] = lambda text: None
+    phone_default_region: str | None = None
 
     @property
     def schema(self) -> str:

@@ -50,6 +50,8 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "preferred_language": "text",
         "acquisition_source": "text",
         "created_at": "timestamp",
+        "linked_source": "text",
+        "linked_customer_key": "text",
     },
     Entity.ORDER_LINES: {
         "order_key": "text",
@@ -89,7 +91,8 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
 """The canonical columns a file's columns are mapped to, with their kind.
 
 ``factor`` is a decimal that is multiplied (10 digits before and 9 after the point), ``amount`` a
-decimal sum (20 before, 18 after).
+decimal sum (20 before, 18 after). ``linked_source`` and ``linked_customer_key`` name the record of
+the same person in another source.
 """
 
 _CANONICAL: list[JsonValue] = list(
@@ -282,6 +285,8 @@ class FileDataset(_Settings):
             raise ValueError(f"columns: {', '.join(missing)} must be mapped")
         if self.entity is Entity.ORDER_LINES:
             _require_line_value(self.columns)
+        if ("linked_source" in self.columns) != ("linked_customer_key" in self.columns):
+            raise ValueError("columns: map both linked_source and linked_customer_key, or neither")
         if self.decimal_separator == self.thousands_separator:
             raise ValueError("decimal_separator and thousands_separator must differ")
         if self.split_orders and self.entity is not Entity.ORDER_LINES:
@@ -363,6 +368,10 @@ class WooCommerceSettings(_Settings):
     )
 
 
+_PropertyName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+_CustomerOfSource = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.customer$")]
+
+
 class HubSpotSettings(_Settings):
     """Key ``hubspot``: contacts and deals of HubSpot CRM (`kundenkreis.sources.hubspot`)."""
 
@@ -379,6 +388,13 @@ class HubSpotSettings(_Settings):
         4, gt=0, le=50, description="Search has a limit of its own, per account."
     )
     timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
+    foreign_ids: dict[_PropertyName, _CustomerOfSource] = Field(
+        default={},
+        description="Contact properties that hold the id of the person's account elsewhere, by "
+        "their internal names ({woocommerce_customer_id: woocommerce.customer}): the two records "
+        "are one person, whatever their addresses. Of several the first that is filled counts; "
+        "an empty one and 0 name no account. Contacts read earlier follow when they change.",
+    )
 
 
 class SourcesConfig(BaseModel):

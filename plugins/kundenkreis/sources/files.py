@@ -62,6 +62,7 @@ from kundenkreis.sources.config import (
     FilesSourceSettings,
     format_of,
 )
+from kundenkreis.sources.telephone import e164_column
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection
 
@@ -96,6 +97,8 @@ def schema_of(entity: Entity) -> pa.Schema:
         fields.append(pa.field(name, _ARROW[name if kind == "factor" else kind]))
         if entity is Entity.ORDER_LINES and name == "order_key":
             fields.append(pa.field("line_number", pa.int64()))
+        if entity is Entity.CUSTOMERS and name == "phone":
+            fields.append(pa.field("phone_e164", pa.string()))
     fields += [
         pa.field("content_hash", pa.string()),
         pa.field("row_number", pa.int64()),
@@ -176,7 +179,7 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
             known = state.get("datasets", {})
             prepared = []
             for name, dataset in datasets.items():
-                if _unchanged(dataset, found[name], known.get(name, {})):
+                if _unchanged(dataset, found[name], known.get(name, {}), run):
                     files_after[name] = _remembered(known[name])
                     run.progress(f"{name}: nothing new in {len(found[name])} file(s)")
                     continue
@@ -199,14 +202,16 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
     return summary(run, counts)
 
 
-def _unchanged(dataset: FileDataset, files: list[File], known: Mapping[str, Any]) -> bool:
+def _unchanged(dataset: FileDataset, files: list[File], known: Mapping[str, Any], run: Run) -> bool:
     before = [(f["name"], f["hash"]) for f in known.get("files", []) if f["present"]]
     now = [(file.name, file.content_hash) for file in distinct(files)]
-    return known.get("mapping") == _mapping_digest(dataset) and before == now
+    return known.get("mapping") == _mapping_digest(dataset, run) and before == now
 
 
-def _mapping_digest(dataset: FileDataset) -> str:
+def _mapping_digest(dataset: FileDataset, run: Run) -> str:
     settings = dataset.model_dump_json(exclude={"path", "name"})
+    if "phone" in dataset.columns:
+        settings += f" phone_default_region {run.phone_default_region}"
     return hashlib.sha256(settings.encode()).hexdigest()[:_HASH_CHARACTERS]
 
 
@@ -244,7 +249,7 @@ def _prepare(
     ordered = in_declared_order(files + gone, dataset.file_order)
     losing = _losing(dataset, ordered, tables, run)
     counts.loaded(dataset.entity.value, _rows_that_load(tables, losing, dataset))
-    return Prepared(dataset, ordered, tables, losing, _mapping_digest(dataset))
+    return Prepared(dataset, ordered, tables, losing, _mapping_digest(dataset, run))
 
 
 def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
@@ -494,7 +499,7 @@ def _read_file(
     schema = pa.schema([f for f in schema_of(dataset.entity) if f.name not in _ADDED_LATER])
     with pq.ParquetWriter(target, schema, compression="lz4") as writer:
         for batch in _read_text(dataset, file.path, rejects):
-            table = canonical(batch, dataset, file.content_hash, rejects)
+            table = canonical(batch, dataset, file.content_hash, rejects, run.phone_default_region)
             rows += table.num_rows
             writer.write_table(table.cast(schema))
     if rows == 0 and rejects.items:
@@ -820,7 +825,11 @@ class _Fault:
 
 
 def canonical(
-    batch: pa.Table, dataset: FileDataset, content_hash: str, rejects: _Rejects
+    batch: pa.Table,
+    dataset: FileDataset,
+    content_hash: str,
+    rejects: _Rejects,
+    phone_default_region: str | None,
 ) -> pa.Table:
     """Canonical, typed columns of a batch of text; rows that break a rule go to ``rejects``."""
     faults: list[_Fault] = []
@@ -842,6 +851,8 @@ def canonical(
         missing = pc.is_null(values["line_amount"])
         rule = "line_amount: not given, nor quantity and unit_price"
         faults.append(_Fault(missing, "missing_line_amount", rule))
+    if dataset.entity is Entity.CUSTOMERS:
+        values["phone_e164"] = e164_column(values["phone"], values["country"], phone_default_region)
     numbers = batch["_row"].combine_chunks()
     if _KEYS[dataset.entity] == "order_key" and "order_key" not in dataset.columns:
         rows = pc.cast(numbers, pa.string())

@@ -15,10 +15,13 @@ Paging  a search reaches at most 10,000 results, and results move while records 
         one millisecond, that millisecond is read by ``hs_object_id``.
 
 Loads ``raw_hubspot.{contacts, contacts__property_history, deals}``, merged by id; the history of a
-contact is replaced as a set. The contact of a deal is the one with the lowest id.
+contact is replaced as a set. The contact of a deal is the one with the lowest id. ``phone_e164`` is
+the phone in E.164; ``linked_source`` and ``linked_customer_key`` name the account of another source
+that a property of ``foreign_ids`` holds, the first one that is filled.
 
 Not covered: associations changed without touching the deal, merged contacts (the losing record
-stays as it was until HubSpot archives it), companies, lists, custom properties.
+stays as it was until HubSpot archives it), companies, lists, custom properties but those of
+``foreign_ids``. A property that the account does not have is an empty one: HubSpot says nothing.
 
 Source: HubSpot's public API specifications of 2026-03, and its documentation of search limits. Not
 checked against a live account: the search rate, and the value names of
@@ -27,7 +30,7 @@ checked against a live account: the search rate, and the value names of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,6 +56,7 @@ from kundenkreis.sources.base import (
     vendor_time,
 )
 from kundenkreis.sources.config import HubSpotSettings
+from kundenkreis.sources.telephone import lifted
 
 _OBJECTS = "/crm/objects/2026-03"
 _ASSOCIATIONS = "/crm/associations/2026-03"
@@ -95,6 +99,9 @@ class Contact(Record):
     hs_emailconfirmationstatus: OptionalText = _of("hs_emailconfirmationstatus")
     hs_marketable_status: OptionalText = _of("hs_marketable_status")
     archived: bool = False
+    phone_e164: OptionalText = None
+    linked_source: OptionalText = None
+    linked_customer_key: OptionalText = None
     property_history: list[PropertyChange] = Field(default_factory=list)
 
 
@@ -150,6 +157,29 @@ def _with_history(record: Any) -> Any:
     return {**record, "property_history": changes}
 
 
+def _shape(foreign_ids: Mapping[str, str], phone_region: str | None) -> Callable[[Any], Any]:
+    """What a contact's model reads: its changes, its phone in E.164, its account elsewhere."""
+    with_phone = lifted(("properties", "phone"), None, phone_region)
+
+    def shape(record: Any) -> Any:
+        shaped = with_phone(_with_history(record))
+        return {**shaped, **_link(shaped, foreign_ids)} if isinstance(shaped, dict) else shaped
+
+    return shape
+
+
+def _link(record: Mapping[str, Any], foreign_ids: Mapping[str, str]) -> dict[str, str | None]:
+    """The account that the first filled property of ``foreign_ids`` names. 0 is no account: shops
+    write it for guests."""
+    for name, target in foreign_ids.items():
+        value = _property(record, name)
+        key = str(value).strip() if isinstance(value, str | int) else ""
+        if key and key != "0":
+            source = target.removesuffix(".customer")
+            return {"linked_source": source, "linked_customer_key": key}
+    return {"linked_source": None, "linked_customer_key": None}
+
+
 # --------------------------------------------------------------------------- calls
 
 
@@ -185,7 +215,8 @@ def extract(
         client(RateLimit(per_second=settings.searches_per_second)) as searches,
     ):
         crm = _Crm(objects, searches, settings)
-        contacts = Table("contacts", Contact, newest="lastmodifieddate", shape=_with_history)
+        shape = _shape(settings.foreign_ids, run.phone_default_region)
+        contacts = Table("contacts", Contact, newest="lastmodifieddate", shape=shape)
         deals = Table("deals", Deal, newest="hs_lastmodifieddate")
         counts = load_tables(run, [(contacts, crm.contacts), (deals, crm.deals)])
     return summary(run, counts)
@@ -201,11 +232,15 @@ class _Crm:
         self._searches = searches
         self._size = settings.page_size
         self._overlap = timedelta(hours=settings.overlap_hours)
+        # In the order of the model, each once: a property may be mapped that is read anyway.
+        self._contact_properties = list(
+            dict.fromkeys([*_properties(Contact), *settings.foreign_ids])
+        )
 
     def contacts(self, cursor: Cursor) -> Iterator[list[Any]]:
         for found in self._changed("contacts", ["email"], cursor):
             yield self._contacts_with_history(found)
-        yield from self._archived("contacts", _properties(Contact), HISTORIES, cursor)
+        yield from self._archived("contacts", self._contact_properties, HISTORIES, cursor)
 
     def deals(self, cursor: Cursor) -> Iterator[list[Any]]:
         properties = _properties(Deal)
@@ -277,7 +312,7 @@ class _Crm:
         for batch in _batches(_ids(found), _HISTORY_BATCH):
             body = {
                 "inputs": [{"id": identity} for identity in batch],
-                "properties": _properties(Contact),
+                "properties": self._contact_properties,
                 "propertiesWithHistory": HISTORIES,
             }
             # 207: some were deleted since the search; the archived list has them.

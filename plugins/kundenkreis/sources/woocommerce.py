@@ -16,7 +16,7 @@ Paging  by key, not by page number: each call asks for changes after the newest 
 
 Loads ``raw_woocommerce.{customers, orders, orders__line_items, refunds, products}``, merged by id;
 an order's lines are replaced as a set. A guest has customer_id 0 and is known only by the billing
-fields of the order.
+fields of the order. ``phone_e164`` is the billing phone in E.164, read with the billing country.
 
 Not covered: records deleted for good (only the trash is seen), refunds changed after the day they
 were made, product variations, tax and coupon lines, orders of shops that switch their clock back.
@@ -63,6 +63,7 @@ from kundenkreis.sources.base import (
     vendor_time,
 )
 from kundenkreis.sources.config import WooCommerceSettings
+from kundenkreis.sources.telephone import lifted
 
 _API = "/wp-json/wc/v3"
 _SECOND = timedelta(seconds=1)
@@ -88,6 +89,7 @@ class Customer(Record):
     billing_phone: OptionalText = Field(None, validation_alias=AliasPath("billing", "phone"))
     newsletter_opt_in: OptionalText = None
     newsletter_opt_in_at: OptionalTime = None
+    phone_e164: OptionalText = None
 
 
 class LineItem(Record):
@@ -133,6 +135,7 @@ class Order(Record):
     created_via: OptionalText = None
     newsletter_opt_in: OptionalText = None
     exchange_rate: OptionalMoney = None
+    phone_e164: OptionalText = None
     line_items: list[LineItem] = Field(default_factory=list)
 
 
@@ -158,9 +161,14 @@ class Product(Record):
     date_modified_gmt: OptionalTime = None
 
 
-def _with_meta(fields: Mapping[str, str]) -> Callable[[Any], Any]:
-    """Lift entries of ``meta_data`` to fields: meta key -> field name."""
+def _shape(fields: Mapping[str, str], phone_region: str | None) -> Callable[[Any], Any]:
+    """Lift entries of ``meta_data`` to fields (meta key -> field name), and read the phone."""
+    with_meta = _with_meta(fields)
+    with_phone = lifted(("billing", "phone"), ("billing", "country"), phone_region)
+    return lambda record: with_phone(with_meta(record))
 
+
+def _with_meta(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     def shape(record: Any) -> Any:
         if not isinstance(record, dict) or not isinstance(record.get("meta_data"), list):
             return record
@@ -190,6 +198,7 @@ def extract(
     opt_in = {settings.newsletter_meta_key: "newsletter_opt_in"}
     opt_in_at = {settings.newsletter_time_meta_key: "newsletter_opt_in_at"}
     rate = {settings.exchange_rate_meta_key: "exchange_rate"}
+    region = run.phone_default_region
     with VendorClient(
         "WooCommerce",
         connection,
@@ -209,12 +218,12 @@ def extract(
                         "customers",
                         Customer,
                         newest=newest,
-                        shape=_with_meta({**opt_in, **opt_in_at}),
+                        shape=_shape({**opt_in, **opt_in_at}, region),
                     ),
                     shop.customers,
                 ),
                 (
-                    Table("orders", Order, newest=newest, shape=_with_meta({**opt_in, **rate})),
+                    Table("orders", Order, newest=newest, shape=_shape({**opt_in, **rate}, region)),
                     shop.orders,
                 ),
                 (Table("refunds", Refund), shop.refunds),

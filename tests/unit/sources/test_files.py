@@ -449,6 +449,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"columns": {**LINES, "currency": {"constant": "x", "column": "y"}}}, "exactly one of"),
         ({"columns": {**LINES, "currency": {"cases": [{"column": "a", "value": "b"}]}}}, "exactly"),
         ({"sheets": {}}, "Extra inputs"),
+        (
+            {
+                "entity": "customers",
+                "columns": {"customer_key": "id", "linked_source": {"constant": "web"}},
+            },
+            "map both linked_source and linked_customer_key, or neither",
+        ),
     ],
 )
 def test_settings_say_what_is_wrong(change: dict[str, Any], message: str) -> None:

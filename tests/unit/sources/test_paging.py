@@ -266,6 +266,26 @@ def test_hubspot_answer_without_results() -> None:
         list(reader.deals({}))
 
 
+def test_hubspot_asks_for_the_properties_that_hold_foreign_ids() -> None:
+    asked: list[set[str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            asked.append(set(request.url.params["properties"].split(",")))
+            return httpx.Response(200, json={"results": []})
+        body = json.loads(request.content)
+        if request.url.path.endswith("/batch/read"):
+            asked.append(set(body["properties"]))
+        found = {"id": "1", "properties": {"lastmodifieddate": Crm.moment(0)}}
+        return httpx.Response(200, json={"results": [found]})
+
+    settings = HubSpotSettings(foreign_ids={"shop_id": "woocommerce.customer"})
+    reader = hubspot._Crm(client(answer), client(answer), settings)
+    assert len([row for page in reader.contacts({}) for row in page]) == 1
+    assert len(asked) == 2  # the contact that changed, and the archived ones
+    assert all({"shop_id", "email", "phone"} <= properties for properties in asked)
+
+
 @pytest.mark.parametrize("properties", [None, "text", []])
 def test_hubspot_record_with_malformed_properties_does_not_end_the_reading(
     properties: Any,

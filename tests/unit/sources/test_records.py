@@ -124,6 +124,47 @@ def test_a_contact_becomes_a_row_with_its_history_oldest_first() -> None:
     assert [change["value"] for change in row["property_history"]] == ["lead", "customer"]
 
 
+@pytest.mark.parametrize(
+    ("properties", "link"),
+    [
+        ({"shop_id": "12", "till_id": "9"}, ("woocommerce", "12")),
+        ({"shop_id": " ", "till_id": " 9 "}, ("till", "9")),
+        ({"shop_id": "0", "till_id": None}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_the_first_filled_foreign_id_links_a_contact(
+    properties: dict[str, Any], link: tuple[str | None, str | None]
+) -> None:
+    foreign_ids = {"shop_id": "woocommerce.customer", "till_id": "till.customer"}
+    table = Table("contacts", hubspot.Contact, shape=hubspot._shape(foreign_ids, "DE"))
+    phone = {"phone": "0170 / 123 45 67"}
+    (row,), _ = check({"id": "30", "properties": {**phone, **properties}}, table)
+    assert (row["linked_source"], row["linked_customer_key"]) == link
+    assert (row["phone"], row["phone_e164"]) == ("0170 / 123 45 67", "+491701234567")
+
+
+@pytest.mark.parametrize("record", [None, "text", [], {"id": "1", "properties": []}])
+def test_a_contact_that_cannot_be_understood_is_left_to_its_check(record: Any) -> None:
+    table = Table(
+        "contacts", hubspot.Contact, shape=hubspot._shape({"shop_id": "w.customer"}, "DE")
+    )
+    rows, rejections = check(record, table)
+    assert len(rows) + len(rejections) == 1
+    assert all("phone_e164" not in rejection.payload for rejection in rejections)
+
+
+def test_a_phone_is_read_in_the_country_of_its_bill() -> None:
+    table = Table("orders", woocommerce.Order, shape=woocommerce._shape(META, "DE"))
+    billing = {"email": "anna@example.org", "phone": "0664 1234567", "country": "AT"}
+    (row,), _ = check({**ORDER, "billing": billing}, table)
+    assert (row["phone_e164"], row["newsletter_opt_in"]) == ("+436641234567", "yes")
+    (row,), _ = check({**ORDER, "billing": {**billing, "phone": 491701234567}}, table)
+    assert row["phone_e164"] is None
+    (row,), _ = check({**ORDER, "billing": None, "phone_e164": "forged"}, table)
+    assert row["phone_e164"] is None
+
+
 def test_the_model_declares_the_table() -> None:
     columns = ORDERS.columns()
     assert "line_items" not in columns

@@ -16,6 +16,9 @@ final as (
         preferred_language,
         acquisition_source,
         created_at,
+        phone_e164,
+        linked_source,
+        linked_customer_key,
         loaded_at
     from source
 )

@@ -22,6 +22,9 @@ final as (
         createdate as created_at,
         lastmodifieddate as modified_at,
         _dlt_id as contact_row_id,
+        phone_e164,
+        linked_source,
+        linked_customer_key,
         _dlt_load_id as load_id
     from source
 )

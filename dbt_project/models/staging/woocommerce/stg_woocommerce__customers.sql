@@ -17,6 +17,7 @@ final as (
         newsletter_opt_in_at,
         date_created_gmt as created_at,
         date_modified_gmt as modified_at,
+        phone_e164,
         _dlt_load_id as load_id
     from source
 )

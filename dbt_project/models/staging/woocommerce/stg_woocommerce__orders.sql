@@ -26,6 +26,7 @@ final as (
         lower(newsletter_opt_in) as newsletter_opt_in,
         exchange_rate,
         _dlt_id as order_row_id,
+        phone_e164,
         _dlt_load_id as load_id
     from source
 )
