@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 
+from kundenkreis import night
+from kundenkreis.settings import repository_root
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 
 pytestmark = pytest.mark.integration
@@ -128,3 +131,28 @@ def test_many_rows_go_in_batches_and_in_the_callers_transaction(
 
 def test_a_rejection_shows_no_row_in_a_log() -> None:
     assert "anna" not in repr(_rejection({"email": "anna@example.com"}))
+
+
+def test_every_model_that_rejects_is_read() -> None:
+    models = (repository_root() / "dbt_project/models").rglob("*_rejected.sql")
+    assert {model.stem for model in models} == set(night.REJECTING_MODELS)
+
+
+def test_what_the_models_of_a_colour_reject_is_kept(
+    connection: psycopg.Connection, module_warehouse_dsn: str
+) -> None:
+    for schema in ("intermediate_blue", "intermediate_green"):
+        connection.execute(f"create schema {schema}".encode())
+        for model in night.REJECTING_MODELS:
+            connection.execute(
+                f"create table {schema}.{model} as select 'shop'::text as source,"
+                f" 'orders'::text as table_name, '{schema}.{model}'::text as record_key,"
+                " 'no_exchange_rate'::text as reason_code, 'There is no rate.'::text as reason,"
+                """ '{"currency": "CHF"}'::text as payload""".encode()
+            )
+    connection.commit()
+    run: Any = SimpleNamespace(dsn=module_warehouse_dsn, run_id="run-3")
+    assert night._quarantine_rejected(run, "marts_green") == len(night.REJECTING_MODELS)
+    assert _rows(connection, "record_key, payload ->> 'currency', run_id") == [
+        (f"intermediate_green.{model}", "CHF", "run-3") for model in sorted(night.REJECTING_MODELS)
+    ]
