@@ -1,6 +1,10 @@
+{#- The last build is read where it is joined, not once for all: a CTE that is read several times would
+    be written to disk, with every record there is. -#}
 {#- A change of one record may connect or part others, so everything that it is or was connected with
     is looked at again. No connection leads out of this set, before or after the change. Empty in a
     full build. -#}
+
+{%- set built = last_build_of('int_customer_identities') %}
 
 with
 
@@ -11,17 +15,6 @@ changed as (
 
 records as (
     select * from {{ ref('int_source_records_unioned') }}
-),
-
-assigned as (
-    select * from {{ source('history', 'customer_ids') }}
-),
-
-built as (
-    select
-        *,
-        {{ record_key('source', 'source_record_type', 'source_id') }} as record_key
-    from {{ last_build_of('int_customer_identities') }}
 ),
 
 changed_keys as (
@@ -42,31 +35,42 @@ changed_keys as (
 
 touched as (
     select built.connection
-    from built
-    inner join changed_keys on built.record_key = changed_keys.record_key
+    from {{ built }} as built
+    inner join changed
+        on
+            built.source = changed.source
+            and built.source_record_type = changed.source_record_type
+            and built.source_id = changed.source_id
     union
     select built.connection
-    from built
+    from {{ built }} as built
     inner join changed_keys on built.identity_key = changed_keys.identity_key
+    {%- if var('identity_phone_edges') %}
     union
     select built.connection
-    from built
+    from {{ built }} as built
     inner join changed_keys on built.telephone_key = changed_keys.telephone_key
+    {%- endif %}
     union
     select built.connection
-    from built
-    inner join changed_keys on built.record_key = changed_keys.link_key
+    from {{ built }} as built
+    inner join changed_keys
+        on
+            {{ record_key('built.source', 'built.source_record_type', 'built.source_id') }}
+            = changed_keys.link_key
+    where changed_keys.link_key is not null
     union
     select built.connection
-    from built
+    from {{ built }} as built
     inner join changed_keys on built.link_key = changed_keys.record_key
+    where built.link_key is not null
 ),
 
 -- Another night may have given an id of one of these to a record that has been parted from it since.
 claimed as (
     select assigned.customer_id
-    from assigned
-    inner join built
+    from {{ source('history', 'customer_ids') }} as assigned
+    inner join {{ built }} as built
         on
             assigned.source = built.source
             and assigned.source_record_type = built.source_record_type
@@ -74,7 +78,7 @@ claimed as (
     inner join touched on built.connection = touched.connection
     union
     select assigned.customer_id
-    from assigned
+    from {{ source('history', 'customer_ids') }} as assigned
     inner join changed
         on
             assigned.source = changed.source
@@ -86,7 +90,7 @@ connections as (
     select connection from touched
     union
     select built.connection
-    from built
+    from {{ built }} as built
     inner join claimed on built.customer_id = claimed.customer_id
 ),
 
@@ -96,7 +100,7 @@ of_built as (
         built.source_record_type,
         built.source_id,
         built.customer_id
-    from built
+    from {{ built }} as built
     inner join connections on built.connection = connections.connection
 ),
 

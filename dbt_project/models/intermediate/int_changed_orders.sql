@@ -33,32 +33,43 @@
     from {{ ref('stg_woocommerce__refunds') if source_is_enabled('woocommerce') }} as refunds
     where {{ is_new_since_last_build('woocommerce', 'refunds.load_id', ['refunds.refunded_at']) }}
 {%- endset -%}
-{%- set all_files_order_lines -%}
-    select distinct
+{%- set present_files_order_lines -%}
+    select
         source,
         order_key as order_id
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }}
+    group by source, order_key
+    having min(ordered_at) < {{ as_of_end() }} or min(ordered_at) is null
 {%- endset -%}
-{%- set all_files_orders -%}
+{%- set present_files_orders -%}
     select
         source,
         order_key as order_id
     from {{ ref('stg_files__orders') if source_is_enabled('files') }}
+    where ordered_at < {{ as_of_end() }} or ordered_at is null
 {%- endset -%}
-{%- set all_woocommerce_orders -%}
+{%- set present_woocommerce_orders -%}
     select
         'woocommerce' as source,
         order_key as order_id
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
+    where ordered_at < {{ as_of_end() }} or ordered_at is null
 {%- endset -%}
+{%- set present -%}
+    {{ union_of_enabled_sources(
+        {
+            'files.order_lines': present_files_order_lines,
+            'files.orders': present_files_orders,
+            'woocommerce': present_woocommerce_orders,
+        },
+        columns,
+    ) }}
+{%- endset -%}
+{%- set built = last_build_of('int_orders_unioned') %}
 
 with
 
 {% if builds_on_last_build() -%}
-built as (
-    select * from {{ last_build_of('int_orders_unioned') }}
-),
-
 changed_rows as (
     {{ union_of_enabled_sources(
         {
@@ -71,41 +82,62 @@ changed_rows as (
     ) }}
 ),
 
-present as (
-    {{ union_of_enabled_sources(
-        {
-            'files.order_lines': all_files_order_lines,
-            'files.orders': all_files_orders,
-            'woocommerce': all_woocommerce_orders,
-        },
-        columns,
-    ) }}
+changed as (
+    select distinct
+        changed_rows.source,
+        changed_rows.order_id,
+        built.source_record_type as built_source_record_type,
+        built.source_id as built_source_id,
+        built.order_id is not null as was_built
+    from changed_rows
+    left join {{ built }} as built
+        on changed_rows.source = built.source and changed_rows.order_id = built.order_id
+),
+
+arrived as (
+    select count(*) as orders
+    from changed
+    inner join ({{ present }}) as present
+        on changed.source = present.source and changed.order_id = present.order_id
+    where not changed.was_built
+),
+
+-- Whether orders are gone shows in their number; only then is it worth while to look for them.
+counted as (
+    select
+        (select count(*) from ({{ present }}) as present)
+        <> (select count(*) from {{ built }}) + (select orders from arrived) as are_some_gone
 ),
 
 -- A file that replaces another may lack some of its orders.
 gone as (
     select
         built.source,
-        built.order_id
-    from built
-    left join present on built.source = present.source and built.order_id = present.order_id
-    where present.order_id is null
-),
-
-changed as (
-    select * from changed_rows
-    union
-    select * from gone
+        built.order_id,
+        built.source_record_type as built_source_record_type,
+        built.source_id as built_source_id
+    from {{ built }} as built
+    left join ({{ present }}) as present
+        on built.source = present.source and built.order_id = present.order_id
+    where
+        (select are_some_gone from counted)
+        and present.order_id is null
 ),
 
 final as (
     select
-        changed.source,
-        changed.order_id,
-        built.source_record_type as built_source_record_type,
-        built.source_id as built_source_id
+        source,
+        order_id,
+        built_source_record_type,
+        built_source_id
     from changed
-    left join built on changed.source = built.source and changed.order_id = built.order_id
+    union
+    select
+        source,
+        order_id,
+        built_source_record_type,
+        built_source_id
+    from gone
 )
 {%- else -%}
 final as (

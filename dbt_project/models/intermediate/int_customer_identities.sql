@@ -44,7 +44,17 @@ orders as (
 ),
 
 assigned as (
+    select * from {{ source('history', 'customer_ids') }} as assigned
+    {{- where_changed(affected, {
+        'source': 'assigned.source',
+        'source_record_type': 'assigned.source_record_type',
+        'source_id': 'assigned.source_id',
+    }) }}
+),
+
+assigned_guests as (
     select * from {{ source('history', 'customer_ids') }}
+    where source_record_type = 'guest_order'
 ),
 
 -- Records that share an address are one person, and so is what a link or a telephone number connects.
@@ -85,21 +95,22 @@ claims_of_records as (
 claims_of_former_guests as (
     select
         records.component,
-        assigned.customer_id,
-        min(assigned.assigned_on) as assigned_on,
+        assigned_guests.customer_id,
+        min(assigned_guests.assigned_on) as assigned_on,
         min(records.known_on) as known_on,
         0 as holds_founder,
         1 as is_of_former_guest
-    from assigned
+    from assigned_guests
     inner join orders
-        on assigned.source = orders.source and assigned.source_id = orders.order_id
+        on
+            assigned_guests.source = orders.source
+            and assigned_guests.source_id = orders.order_id
     inner join grouped as records
         on
             orders.source = records.source
             and orders.source_record_type = records.source_record_type
             and orders.source_id = records.source_id
-    where assigned.source_record_type = 'guest_order'
-    group by records.component, assigned.customer_id
+    group by records.component, assigned_guests.customer_id
 ),
 
 claims as (

@@ -92,11 +92,22 @@ def fingerprint(variables: Mapping[str, Any]) -> str:
 
 
 def begin(
-    dsn: str, schema: str, as_of_date: date, fingerprint: str, sources: Iterable[str]
+    dsn: str,
+    schema: str,
+    as_of_date: date,
+    fingerprint: str,
+    sources: Iterable[str],
+    *,
+    largest_changed_share: float = LARGEST_CHANGED_SHARE,
 ) -> Build:
     """Decide what a build of this colour may stand upon, and forget the colour's last build.
 
     Forgetting first means that a build that dies leaves a colour whose next build is a full one.
+
+    Args:
+        fingerprint: as from `fingerprint`.
+        sources: the sources of sources.yml; their raw tables exist.
+        largest_changed_share: where more of a raw table is new, the build is a full one.
     """
     with connect(dsn, application_name="kundenkreis transform") as connection:
         rows = _rows_by_load(connection, sources)
@@ -116,7 +127,7 @@ def begin(
             if built
             else "this schema holds no complete build"
         )
-        reason = reason or _too_much_changed(rows, seen)
+        reason = reason or _too_much_changed(rows, seen, largest_changed_share)
         connection.execute("delete from operations.build_state where schema_name = %s", (schema,))
     return Build(
         schema=schema,
@@ -213,7 +224,9 @@ def _rows_by_load(connection: psycopg.Connection, sources: Iterable[str]) -> Row
     return found
 
 
-def _too_much_changed(rows: Rows, seen: set[tuple[str, str]]) -> str | None:
+def _too_much_changed(
+    rows: Rows, seen: set[tuple[str, str]], largest_changed_share: float
+) -> str | None:
     total: dict[str, int] = {}
     new: dict[str, int] = {}
     for load, tables in rows.items():
@@ -221,6 +234,6 @@ def _too_much_changed(rows: Rows, seen: set[tuple[str, str]]) -> str | None:
             total[table] = total.get(table, 0) + count
             new[table] = new.get(table, 0) + (0 if load in seen else count)
     for table, count in sorted(total.items()):
-        if new[table] > LARGEST_CHANGED_SHARE * count:
+        if new[table] > largest_changed_share * count:
             return f"{new[table]:,} of {count:,} rows of raw_{table} are new"
     return None
