@@ -302,6 +302,10 @@ def _publish_history(dsn: str) -> None:
             delete from history.stage_changes where as_of_date = '{AS_OF}';
             insert into history.stage_changes
             select as_of_date, customer_id, from_stage, to_stage from {MARTS}.history_stage_changes;
+            delete from history.rfm_segment_changes where as_of_date = '{AS_OF}';
+            insert into history.rfm_segment_changes
+            select as_of_date, customer_id, from_segment, to_segment
+            from {MARTS}.history_rfm_segment_changes;
             delete from history.segment_membership_changes where as_of_date = '{AS_OF}';
             insert into history.segment_membership_changes
             select as_of_date, segment, customer_id, change
@@ -315,6 +319,8 @@ _SNAPSHOT = [
     "select * from lifecycle_intervals order by customer_id, valid_from",
     "select * from segment_members order by segment, customer_id",
     "select * from history_stage_changes order by customer_id",
+    "select * from history_rfm_segment_changes order by customer_id",
+    "select * from rfm_segment_summary order by rfm_segment",
     "select * from history_segment_membership_changes order by segment, customer_id",
 ]
 
@@ -362,6 +368,15 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
         late: (None, "acquisition"),
         split: (None, "reach"),
     }
+    assert set(
+        query(
+            warehouse_dsn,
+            "select customer_id, from_segment, to_segment from history_rfm_segment_changes",
+        )
+    ) == {
+        (ada, "hibernating", "need_attention"),
+        (ben, "new_customers", "hibernating"),  # of three buyers the longest without an order
+    }, "who stays in a segment is not recorded again"
     since = dict(
         query(
             warehouse_dsn,
