@@ -398,6 +398,7 @@ def _contactability(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 where verdict.is_contactable
                     and state.destination in ({literals(settings.destinations)})
                     and state.state in ('unsubscribed', 'bounced', 'complained', 'blocklisted')
+                    and (state.state <> 'bounced' or verdict.channel = 'email')
                     and (
                         verdict.evidence_at is null
                         or verdict.evidence_at <= coalesce(state.state_changed_at, 'infinity')
