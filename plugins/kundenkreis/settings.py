@@ -172,7 +172,8 @@ class ModelSettings(BaseModel):
     minimum_consent: Literal["double", "single", "existing_customer"] = Field(
         "double",
         description="The weakest evidence that makes an address contactable: a confirmed opt-in, "
-        "an unconfirmed one, or an existing customer relation.",
+        "an unconfirmed one, or an existing customer relation. The last is what a consent file or "
+        "the shop's newsletter field states; an order alone proves none.",
     )
     identity_max_addresses: int = Field(
         10,
