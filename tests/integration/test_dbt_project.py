@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import KundenkreisError
+from kundenkreis.settings import home
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
@@ -155,6 +157,14 @@ SEGMENTS = [
 ]
 
 
+NIGHT = {
+    "as_of_date": AS_OF,
+    "marts_schema": MARTS,
+    "enabled_sources": SOURCES,
+    "segments": SEGMENTS,
+}
+
+
 @pytest.fixture(scope="module")
 def landed(module_warehouse_dsn: str) -> str:
     """A warehouse in which the whole chain was built once, unit tests included."""
@@ -163,15 +173,37 @@ def landed(module_warehouse_dsn: str) -> str:
         "build",
         ["--exclude", "tag:plan"],
         dsn=module_warehouse_dsn,
-        variables={
-            "as_of_date": AS_OF,
-            "marts_schema": MARTS,
-            "enabled_sources": SOURCES,
-            "segments": SEGMENTS,
-        },
+        variables=NIGHT,
         progress=lambda line: None,
     )
     return module_warehouse_dsn
+
+
+def test_dbt_writes_its_own_pages_without_a_warning(landed: str) -> None:
+    """Runs first, while dbt's parse of the build is still the newest."""
+    run_dbt(
+        "docs",
+        ["generate", "--warn-error-options", '{"error": "all"}'],
+        dsn=landed,
+        variables=NIGHT,
+        progress=lambda line: None,
+    )
+    folder = home() / "dbt" / f"target_{MARTS}"
+    catalog = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert catalog["errors"] is None
+    built = {
+        key
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] in ("model", "seed")
+        and node["config"]["materialized"] != "ephemeral"
+        and "plan" not in node["tags"]
+    }
+    assert len(built) > 50
+    assert built - set(catalog["nodes"]) == set(), "built, but not on the pages"
+    for key in built:
+        documented = set(manifest["nodes"][key]["columns"])
+        assert documented <= set(catalog["nodes"][key]["columns"]), f"{key}: no such column"
 
 
 def _customer(dsn: str, source: str, source_id: str) -> str:
