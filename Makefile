@@ -7,7 +7,7 @@ CUSTOMERS ?= 5000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast lint dbt-parse docs format lock clean stop
+.PHONY: help install demo up test test-fast lint dbt-parse dbt-docs docs format lock clean stop
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ dbt-parse: $(VENV)/.runtime ## Check the dbt project; a deprecation warning is a
 	DBT_SEND_ANONYMOUS_USAGE_STATS=false $(BIN)/dbt parse --project-dir dbt_project --profiles-dir dbt_project \
 		--target-path ../.kundenkreis/dbt/target_parse --log-path .kundenkreis/dbt/logs --no-partial-parse \
 		--warn-error-options '{"error": ["Deprecations"]}' --vars '{as_of_date: "2026-01-31", marts_schema: marts_blue}'
+
+dbt-docs: $(VENV)/.runtime ## Write dbt's pages (lineage, columns, tests) over the warehouse; a warning is an error
+	@$(BIN)/kundenkreis dbt --warn-error-options '{"error": "all"}' docs generate --static
+	@ls -t .kundenkreis/dbt/*/static_index.html | head -1
 
 docs: $(VENV)/.runtime ## Write the generated pages of docs/ and the schemas of config/ anew
 	@$(BIN)/python -m kundenkreis.documentation

@@ -37,6 +37,7 @@ objections as (
     select
         addresses.customer_id,
         addresses.address,
+        events.channel,
         events.evidence,
         events.occurred_at
     from {{ ref('contactability') }} as addresses
@@ -60,7 +61,10 @@ select
 from consent
 inner join objections on consent.customer_id = objections.customer_id
 where
-    (objections.evidence <> 'bounced' or objections.address = consent.address)
+    (
+        objections.evidence <> 'bounced'
+        or (objections.address = consent.address and objections.channel = consent.channel)
+    )
     and (
         objections.occurred_at is null
         or consent.confirmed_at is null

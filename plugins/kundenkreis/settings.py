@@ -71,8 +71,14 @@ _FOUR: dict[str, JsonValue] = {
 }  # for editors; the validator below explains itself
 
 
+def _check_cutoffs(value: list[Decimal] | None) -> list[Decimal] | None:
+    if value is not None and (len(value) != 4 or sorted(value) != value):
+        raise ValueError("needs exactly four numbers that do not fall")
+    return value
+
+
 class RfmFallbackCutoffs(BaseModel):
-    """Fixed cut points, four rising numbers per dimension: they part the scores 1 to 5."""
+    """Cut points for want of quantiles, four rising numbers per dimension: they part 1 to 5."""
 
     model_config = _Strict
     recency_days: list[Decimal] = Field(
@@ -91,12 +97,31 @@ class RfmFallbackCutoffs(BaseModel):
         json_schema_extra=_FOUR,
     )
 
-    @field_validator("recency_days", "frequency", "monetary")
-    @classmethod
-    def _four_rising(cls, value: list[Decimal]) -> list[Decimal]:
-        if len(value) != 4 or sorted(value) != value:
-            raise ValueError("needs exactly four numbers that do not fall")
-        return value
+    _four_rising = field_validator("recency_days", "frequency", "monetary")(_check_cutoffs)
+
+
+class RfmFixedCutoffs(BaseModel):
+    """The cut points of ``rfm_cutoffs: fixed``, four rising numbers per dimension."""
+
+    model_config = _Strict
+    recency_days: list[Decimal] | None = Field(
+        None,
+        description="Days since the last order; up to the first scores 5, above the last 1. "
+        "null: as in rfm_fallback_cutoffs.",
+        json_schema_extra=_FOUR,
+    )
+    frequency: list[Decimal] | None = Field(
+        None,
+        description="Counted orders; up to the first scores 1, above the last 5. null: likewise.",
+        json_schema_extra=_FOUR,
+    )
+    monetary: list[Decimal] | None = Field(
+        None,
+        description="Revenue, in the reporting currency, as frequency. null: likewise.",
+        json_schema_extra=_FOUR,
+    )
+
+    _four_rising = field_validator("recency_days", "frequency", "monetary")(_check_cutoffs)
 
 
 class ModelSettings(BaseModel):
@@ -147,7 +172,8 @@ class ModelSettings(BaseModel):
     minimum_consent: Literal["double", "single", "existing_customer"] = Field(
         "double",
         description="The weakest evidence that makes an address contactable: a confirmed opt-in, "
-        "an unconfirmed one, or an existing customer relation.",
+        "an unconfirmed one, or an existing customer relation. The last is what a consent file or "
+        "the shop's newsletter field states; an order alone proves none.",
     )
     identity_max_addresses: int = Field(
         10,
@@ -223,15 +249,23 @@ class ModelSettings(BaseModel):
         "becomes a dormant_lead.",
     )
     rfm_window_days: int | None = Field(
-        None, ge=1, description="RFM looks at orders of the last so many days; null: at all."
+        None,
+        ge=1,
+        description="RFM looks at orders of the last so many days, the as-of day included: an "
+        "order exactly that many days before it is out. null: at all orders.",
     )
     rfm_cutoffs: Literal["quantiles", "fixed"] = Field(
         "quantiles",
         description="quantiles: the buyers' own values part the scores, or the fallback where "
-        "fewer than three of the four cut points differ; fixed: always the fallback.",
+        "fewer than three of the four cut points differ; fixed: always rfm_fixed_cutoffs.",
     )
     rfm_fallback_cutoffs: RfmFallbackCutoffs = Field(
-        default=RfmFallbackCutoffs(), description="The fixed cut points."
+        default=RfmFallbackCutoffs(),
+        description="Cut points of a dimension whose quantiles collapse, because too many buyers "
+        "share a value.",
+    )
+    rfm_fixed_cutoffs: RfmFixedCutoffs = Field(
+        default=RfmFixedCutoffs(), description="The cut points of rfm_cutoffs: fixed."
     )
     global_holdout_percent: Decimal = Field(
         Decimal(0),
@@ -416,7 +450,12 @@ class Settings(BaseModel):
         values: dict[str, Any] = json.loads(self.model.model_dump_json(exclude={"label_language"}))
         for name in ("exchange_rates", "at_risk_factor", "churn_factor", "global_holdout_percent"):
             values[name] = _numbers(values[name])
-        values["rfm_fallback_cutoffs"] = _numbers(values["rfm_fallback_cutoffs"])
+        fallback = _numbers(values["rfm_fallback_cutoffs"])
+        fixed = values["rfm_fixed_cutoffs"]
+        values["rfm_fallback_cutoffs"] = fallback
+        values["rfm_fixed_cutoffs"] = {
+            dimension: _numbers(fixed[dimension] or fallback[dimension]) for dimension in fallback
+        }
         values["enabled_sources"] = sorted(self.sources)
         values["enabled_destinations"] = sorted(self.destinations)
         values["segments"] = [

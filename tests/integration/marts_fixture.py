@@ -84,6 +84,9 @@ from (
     from rfm_values
 ) as scored;
 drop table rfm_values;
+create table history_rfm_segment_changes as
+select as_of_date, customer_id, null::text as from_segment, rfm_segment as to_segment
+from customer_rfm;
 create table customer_value as
 select
     customer_id, as_of_date, 0.5::double precision as p_alive,

@@ -7,7 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.documentation import data_model
+from kundenkreis.settings import repository_root
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,60 @@ def test_every_model_of_the_marts_is_on_the_page_or_in_history(manifest: dict[st
     for node in manifest["nodes"].values():
         if node["resource_type"] == "model" and node["schema"] == "marts_blue":
             assert node["name"] in shown or node["name"].startswith("history_")
+
+
+def test_every_model_and_seed_says_what_it_is_and_ends_in_its_grain(
+    manifest: dict[str, Any],
+) -> None:
+    described = {
+        node["name"]: node["description"]
+        for node in manifest["nodes"].values()
+        if node["resource_type"] in ("model", "seed")
+    }
+    assert len(described) > 50
+    for name, description in described.items():
+        meaning, grain = data_model._split_grain(description)
+        assert meaning, f"{name} says its grain only"
+        assert grain.count(".") == 1, f"{name} goes on after its grain"
+
+
+def test_every_column_of_a_mart_has_a_type_and_a_description(manifest: dict[str, Any]) -> None:
+    marts = [
+        node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["schema"] == "marts_blue"
+    ]
+    assert len(marts) > 15
+    for node in marts:
+        assert node["config"]["contract"]["enforced"], f"{node['name']} has no contract"
+        assert node["columns"], f"{node['name']} lists no column"
+        for column in node["columns"].values():
+            where = f"{node['name']}.{column['name']}"
+            assert column["data_type"], f"{where} has no type"
+            assert len(column["description"]) > 5, f"{where} has no description"
+
+
+def test_every_reader_of_the_marts_is_an_exposure(manifest: dict[str, Any]) -> None:
+    exposures = {exposure["name"]: exposure for exposure in manifest["exposures"].values()}
+    names = {f"model.kundenkreis.{mart.name}" for mart in data_model.mart_relations(manifest)}
+    assert set(exposures["business_intelligence"]["depends_on"]["nodes"]) == names, (
+        "models/exposures.yml must name every mart"
+    )
+    # One module per destination, and one key of destinations.yml.
+    folder = repository_root() / "plugins" / "kundenkreis" / "destinations"
+    destinations = {file.stem for file in folder.glob("*.py")} - {"__init__", "base", "config"}
+    assert destinations == set(DestinationsConfig.model_fields)
+    assert set(exposures) == {"business_intelligence", *destinations}
+    for name, exposure in exposures.items():
+        assert exposure["owner"]["name"], name
+        assert data_model._one_line(exposure["description"]).endswith("."), name
+        assert (repository_root() / exposure["url"]).exists(), name
+        if name in destinations:
+            assert set(exposure["depends_on"]["nodes"]) >= {
+                "model.kundenkreis.plan_rows",
+                "model.kundenkreis.segment_members",
+                "model.kundenkreis.contactability",
+            }, name
 
 
 @pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import KundenkreisError
+from kundenkreis.settings import home
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
@@ -155,6 +157,14 @@ SEGMENTS = [
 ]
 
 
+NIGHT = {
+    "as_of_date": AS_OF,
+    "marts_schema": MARTS,
+    "enabled_sources": SOURCES,
+    "segments": SEGMENTS,
+}
+
+
 @pytest.fixture(scope="module")
 def landed(module_warehouse_dsn: str) -> str:
     """A warehouse in which the whole chain was built once, unit tests included."""
@@ -163,15 +173,37 @@ def landed(module_warehouse_dsn: str) -> str:
         "build",
         ["--exclude", "tag:plan"],
         dsn=module_warehouse_dsn,
-        variables={
-            "as_of_date": AS_OF,
-            "marts_schema": MARTS,
-            "enabled_sources": SOURCES,
-            "segments": SEGMENTS,
-        },
+        variables=NIGHT,
         progress=lambda line: None,
     )
     return module_warehouse_dsn
+
+
+def test_dbt_writes_its_own_pages_without_a_warning(landed: str) -> None:
+    """Runs first, while dbt's parse of the build is still the newest."""
+    run_dbt(
+        "docs",
+        ["generate", "--warn-error-options", '{"error": "all"}'],
+        dsn=landed,
+        variables=NIGHT,
+        progress=lambda line: None,
+    )
+    folder = home() / "dbt" / f"target_{MARTS}"
+    catalog = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert catalog["errors"] is None
+    built = {
+        key
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] in ("model", "seed")
+        and node["config"]["materialized"] != "ephemeral"
+        and "plan" not in node["tags"]
+    }
+    assert len(built) > 50
+    assert built - set(catalog["nodes"]) == set(), "built, but not on the pages"
+    for key in built:
+        documented = set(manifest["nodes"][key]["columns"])
+        assert documented <= set(catalog["nodes"][key]["columns"]), f"{key}: no such column"
 
 
 def _customer(dsn: str, source: str, source_id: str) -> str:
@@ -302,6 +334,10 @@ def _publish_history(dsn: str) -> None:
             delete from history.stage_changes where as_of_date = '{AS_OF}';
             insert into history.stage_changes
             select as_of_date, customer_id, from_stage, to_stage from {MARTS}.history_stage_changes;
+            delete from history.rfm_segment_changes where as_of_date = '{AS_OF}';
+            insert into history.rfm_segment_changes
+            select as_of_date, customer_id, from_segment, to_segment
+            from {MARTS}.history_rfm_segment_changes;
             delete from history.segment_membership_changes where as_of_date = '{AS_OF}';
             insert into history.segment_membership_changes
             select as_of_date, segment, customer_id, change
@@ -315,6 +351,8 @@ _SNAPSHOT = [
     "select * from lifecycle_intervals order by customer_id, valid_from",
     "select * from segment_members order by segment, customer_id",
     "select * from history_stage_changes order by customer_id",
+    "select * from history_rfm_segment_changes order by customer_id",
+    "select * from rfm_segment_summary order by rfm_segment",
     "select * from history_segment_membership_changes order by segment, customer_id",
 ]
 
@@ -362,6 +400,15 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
         late: (None, "acquisition"),
         split: (None, "reach"),
     }
+    assert set(
+        query(
+            warehouse_dsn,
+            "select customer_id, from_segment, to_segment from history_rfm_segment_changes",
+        )
+    ) == {
+        (ada, "hibernating", "need_attention"),
+        (ben, "new_customers", "hibernating"),  # of three buyers the longest without an order
+    }, "who stays in a segment is not recorded again"
     since = dict(
         query(
             warehouse_dsn,

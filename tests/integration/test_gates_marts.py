@@ -18,7 +18,16 @@ from tests.integration.gate_runs import GateRun
 pytestmark = pytest.mark.integration
 
 ROUNDS: dict[str, tuple[str, ...]] = {
-    "clean": (),
+    # A text message that did not arrive says nothing of a mailbox, and the other way round.
+    "clean": (
+        "insert into contactability select customer_id, 'sms', address, true, reason, evidence, "
+        "evidence_at from contactability where customer_id = 'c12'",
+        "update activation.subscriber_states set state = 'bounced' where vendor_id = '12'",
+        "update contactability set is_contactable = false, reason = 'bounced' "
+        "where customer_id = 'c12' and channel = 'email'",
+        "update segment_members set is_contactable = false where customer_id = 'c12'",
+        "update customer_360 set is_contactable = false where customer_id = 'c12'",
+    ),
     # Every row twice, rows of nobody, dates after the as-of date, values that contradict.
     "broken": (
         *(
@@ -30,6 +39,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 "customer_rfm",
                 "customer_value",
                 "history_value_parameters",
+                "history_rfm_segment_changes",
                 "lifecycle_projections",
                 "segment_members",
                 "customer_360",
@@ -54,6 +64,9 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "delete from customer_rfm where customer_id = 'c31'",
         "delete from history_rfm_cutoffs where dimension = 'frequency'",
         "update history_rfm_cutoffs set method = 'fallback' where dimension = 'monetary'",
+        "update history_rfm_segment_changes set to_segment = 'Lost' where customer_id = 'c34'",
+        "update customers set has_profiling_objection = true where customer_id = 'c35'",
+        "update customers set birthday = '2008-04-01' where customer_id = 'c36'",
         "update customer_value set p_alive = 1.5 where customer_id = 'c32'",
         "delete from customer_value where customer_id = 'c33'",
         "update history_value_parameters set orders_outcome = 'kept', "
@@ -93,6 +106,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 ("orders", "not_counted_because"),
                 ("customer_rfm", "rfm_segment"),
                 ("history_rfm_cutoffs", "method"),
+                ("history_rfm_segment_changes", "to_segment"),
                 ("customer_value", "clv_365d"),
                 ("history_value_parameters", "order_value_reason"),
                 ("lifecycle_intervals", "entered_because"),
@@ -101,7 +115,11 @@ ROUNDS: dict[str, tuple[str, ...]] = {
             )
         ),
     ),
-    "contract of projections": ("alter table lifecycle_projections drop column stage",),
+    "contract of projections": (
+        "alter table lifecycle_projections drop column stage",
+        "update activation.subscriber_states set state = 'subscribed' where vendor_id = '12'",
+        "update contactability set channel = 'sms' where customer_id = 'c20'",
+    ),
 }
 
 
@@ -138,6 +156,15 @@ def test_clean_marts_pass_before_and_after_a_publication(runs: dict[str, GateRun
         assert runs[name].failed() == set()
     new = set(runs["clean"].results) - set(runs["first night"].results)
     assert new == {"marts.segment_members.holdout_kept", "marts.segment_members.size_drift"}
+
+
+def test_consent_to_text_messages_is_none_to_email(runs: dict[str, GateRun]) -> None:
+    assert runs["contract of projections"].failed() == {
+        "marts.lifecycle_projections.columns",
+        "marts.segment_members.contactable_by_consent",
+        "marts.segment_members.sent_address_is_contactable",
+        "marts.customer_360.contactable_by_consent",
+    }
 
 
 def test_every_expectation_can_fail(runs: dict[str, GateRun]) -> None:

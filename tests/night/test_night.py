@@ -128,6 +128,10 @@ def test_a_past_date_fills_history_only(shop: Household) -> None:
     assert shop.rows(f"select count(*) from history.rfm_cutoffs where as_of_date = '{past}'") == [
         (12,)
     ]
+    assert shop.rows(
+        "select as_of_date, count(publication_id) > 0 from history.rfm_segment_changes group by 1"
+        " order by 1 limit 2"
+    ) == [(past, False), (FIRST_NIGHT, True)]
 
 
 def test_logs_docs_and_results_hold_no_address_and_no_secret(shop: Household) -> None:

@@ -55,6 +55,7 @@ _WRONG: list[tuple[str, dict[str, Any]]] = [
     ("model", {"churn_factor": "4"}),
     ("model", {"exchange_rates": {"dollar": 1}}),
     ("model", {"rfm_fallback_cutoffs": {"monetary": [1, 2, 3]}}),
+    ("model", {"rfm_fixed_cutoffs": {"monetary": [1, 2, 3]}}),
     ("sources", {"files": {"datasets": [{"name": "a", "entity": "orders", "path": "a.csv"}]}}),
     ("sources", {"shopify": {}}),
     ("segments", {"segments": {"Upper": _SEGMENT}}),

@@ -140,6 +140,22 @@ def test_dbt_gets_numbers_not_texts(load: Load) -> None:
     assert not [name for name, value in values.items() if isinstance(value, Decimal)]
 
 
+def test_fixed_rfm_cut_points_are_those_of_the_fallback_where_the_team_names_none(
+    load: Load,
+) -> None:
+    assert load().dbt_vars()["rfm_fixed_cutoffs"] == load().dbt_vars()["rfm_fallback_cutoffs"]
+    values = load(
+        model="rfm_fallback_cutoffs: {monetary: [1, 2, 3, 4]}\n"
+        "rfm_fixed_cutoffs: {frequency: [1, 2, 4, 8.5]}"
+    ).dbt_vars()
+    assert values["rfm_fixed_cutoffs"] == {
+        "recency_days": [30, 90, 180, 365],
+        "frequency": [1, 2, 4, 8.5],
+        "monetary": [1, 2, 3, 4],
+    }
+    assert values["rfm_fallback_cutoffs"]["frequency"] == [1, 2, 3, 5], "it stays its own"
+
+
 def test_dbt_gets_the_segments_that_are_on_with_the_tools_that_are_connected(load: Load) -> None:
     segments = (
         SEGMENT.replace("[listmonk]", "[listmonk, mailchimp]")
@@ -218,6 +234,11 @@ def test_a_folder_without_sources_says_what_to_set(load: Load, tmp_path: Path) -
             "model",
             "rfm_fallback_cutoffs:\n  monetary: [4, 3, 2, 1]",
             "2: rfm_fallback_cutoffs.monetary: found [4, 3, 2, 1]: needs exactly four numbers",
+        ),
+        (
+            "model",
+            "rfm_fixed_cutoffs:\n  frequency: [1, 3, 2, 4]",
+            "2: rfm_fixed_cutoffs.frequency: found [1, 3, 2, 4]: needs exactly four numbers",
         ),
         (
             "model",

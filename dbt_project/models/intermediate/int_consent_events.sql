@@ -5,6 +5,7 @@
     'channel': dbt.type_string(),
     'evidence': dbt.type_string(),
     'occurred_at': 'timestamp with time zone',
+    'wording': dbt.type_string(),
 } -%}
 {%- set files -%}
     select
@@ -12,7 +13,8 @@
         email,
         coalesce(channel, 'email') as channel,
         evidence,
-        occurred_at
+        occurred_at,
+        wording
     from {{ ref('stg_files__consent_events') if source_is_enabled('files') }}
 {%- endset -%}
 {%- set woocommerce_customers -%}
@@ -21,7 +23,8 @@
         email,
         'email' as channel,
         {{ newsletter_evidence('newsletter_opt_in') }} as evidence,
-        newsletter_opt_in_at as occurred_at
+        newsletter_opt_in_at as occurred_at,
+        null as wording
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }}
 {%- endset -%}
 {%- set woocommerce_orders -%}
@@ -30,7 +33,8 @@
         email,
         'email' as channel,
         {{ newsletter_evidence('newsletter_opt_in') }} as evidence,
-        ordered_at as occurred_at
+        ordered_at as occurred_at,
+        null as wording
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
 {%- endset -%}
 {%- if source_is_enabled('hubspot') -%}
@@ -52,7 +56,8 @@
                 and changes.property_value like '%pending%'
                 then 'pending'
         end as evidence,
-        changes.changed_at as occurred_at
+        changes.changed_at as occurred_at,
+        null as wording
     from {{ hubspot_changes }} as changes
     inner join {{ hubspot_contacts }} as contacts
         on changes.contact_row_id = contacts.contact_row_id
@@ -67,7 +72,8 @@
         'email' as channel,
         'withdrawn' as evidence,
         case when contacts.modified_at < {{ as_of_end() }} then contacts.modified_at end
-            as occurred_at
+            as occurred_at,
+        null as wording
     from {{ hubspot_contacts }} as contacts
     left join {{ hubspot_changes }} as changes
         on
@@ -111,7 +117,8 @@ from_tools as (
             when 'complained' then 'complained'
             when 'pending' then 'pending'
         end as evidence,
-        state_changed_at as occurred_at
+        state_changed_at as occurred_at,
+        cast(null as {{ dbt.type_string() }}) as wording
     from subscriber_states
 ),
 
@@ -127,7 +134,8 @@ final as (
         {{ normalised_email('email') }} as address,
         channel,
         evidence,
-        occurred_at
+        occurred_at,
+        wording
     from unioned
     where
         evidence is not null

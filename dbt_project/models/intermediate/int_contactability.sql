@@ -5,6 +5,10 @@
         ~ levels | join(', ') ~ "."
     ) }}
 {%- endif -%}
+{%- set sufficient = [] -%}
+{%- for level, rank in levels.items() if rank >= levels[var('minimum_consent')] -%}
+    {%- do sufficient.append(level) -%}
+{%- endfor -%}
 
 with
 
@@ -37,6 +41,8 @@ address_facts as (
         max(case when evidence = 'single' then occurred_at end) as single_at,
         max(case when evidence = 'existing_customer' then occurred_at end) as existing_customer_at,
         max(case when evidence = 'pending' then occurred_at end) as pending_at,
+        max(case when evidence in {{ sql_texts(sufficient) }} then occurred_at end)
+            as consented_at,
         max(case when evidence = 'bounced' then occurred_at end) as bounced_at,
         {{ any_true("evidence = 'bounced' and occurred_at is null") }} as has_undated_bounce,
         {{ any_true(
@@ -72,8 +78,7 @@ facts as (
         addresses.is_relay_address,
         addresses.is_test_address,
         addresses.is_ambiguous,
-        address_facts.double_at,
-        address_facts.pending_at,
+        address_facts.consented_at,
         coalesce(address_facts.has_undated_consent, false) as has_undated_consent,
         case
             when address_facts.double_at is not null then 'double'
@@ -127,9 +132,7 @@ judged as (
             when is_complained then 'complained'
             when is_withdrawn then 'withdrawn'
             when is_bounced then 'bounced'
-            {%- for level, rank in levels.items() if rank >= levels[var('minimum_consent')] %}
-            when evidence = '{{ level }}' then null
-            {%- endfor %}
+            when consented_at is not null then null
             when evidence = 'pending' then 'consent_pending'
             when evidence is not null then 'consent_too_weak'
             when has_undated_consent then 'consent_undated'
@@ -145,7 +148,7 @@ ranked as (
             partition by customer_id, channel
             order by
                 case when blocked_because is null then 0 else 1 end asc,
-                case when blocked_because is null then evidence_at end desc nulls last,
+                case when blocked_because is null then consented_at end desc nulls last,
                 last_seen_on desc,
                 address asc
         ) as preference

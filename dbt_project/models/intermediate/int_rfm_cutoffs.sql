@@ -5,6 +5,9 @@
         "dbt variable rfm_cutoffs is '" ~ var('rfm_cutoffs') ~ "'. Allowed: quantiles, fixed."
     ) }}
 {%- endif -%}
+{%- set configured = var(
+    'rfm_fixed_cutoffs' if var('rfm_cutoffs') == 'fixed' else 'rfm_fallback_cutoffs'
+) -%}
 
 with
 
@@ -33,14 +36,14 @@ quantiles as (
     {%- endfor %}
 ),
 
-fixed_cutoffs as (
+configured_cutoffs as (
     {%- for dimension in dimensions %}
     {%- set outer_loop = loop %}
     {%- for quantile in quantiles %}
     select
         '{{ dimension }}' as dimension,
         {{ quantile }} as quantile,
-        cast({{ var('rfm_fallback_cutoffs')[dimension][loop.index0] }} as numeric(18, 4)) as cutoff
+        cast({{ configured[dimension][loop.index0] }} as numeric(18, 4)) as cutoff
     {{ 'union all' if not (loop.last and outer_loop.last) }}
     {%- endfor %}
     {%- endfor %}
@@ -55,26 +58,26 @@ distinct_cutoffs as (
 ),
 
 -- Where most buyers share a value the quantiles collapse and would give the best score to the
--- merely usual, so the fixed cut points stand in.
+-- merely usual, so the fallback stands in.
 final as (
     select
         quantiles.dimension,
         cast(quantiles.quantile as numeric(4, 2)) as quantile,
         {%- if var('rfm_cutoffs') == 'fixed' %}
-        fixed_cutoffs.cutoff,
+        configured_cutoffs.cutoff,
         'fixed' as method
         {%- else %}
         case
-            when distinct_cutoffs.cutoffs_count < 3 then fixed_cutoffs.cutoff
+            when distinct_cutoffs.cutoffs_count < 3 then configured_cutoffs.cutoff
             else quantiles.cutoff
         end as cutoff,
         case when distinct_cutoffs.cutoffs_count < 3 then 'fallback' else 'quantiles' end as method
         {%- endif %}
     from quantiles
-    inner join fixed_cutoffs
+    inner join configured_cutoffs
         on
-            quantiles.dimension = fixed_cutoffs.dimension
-            and quantiles.quantile = fixed_cutoffs.quantile
+            quantiles.dimension = configured_cutoffs.dimension
+            and quantiles.quantile = configured_cutoffs.quantile
     inner join distinct_cutoffs on quantiles.dimension = distinct_cutoffs.dimension
 )
 

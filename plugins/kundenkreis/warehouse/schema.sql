@@ -107,8 +107,19 @@ create table if not exists history.rfm_cutoffs (
     dimension text not null,  -- recency_days, frequency or monetary
     quantile numeric not null,  -- 0.2, 0.4, 0.6 or 0.8
     cutoff numeric not null,  -- a value above it scores one more; of recency_days, one less
-    method text not null,  -- quantiles; fallback, where they collapsed; fixed, as model.yml says
+    method text not null,  -- quantiles; fallback, where they collapsed; fixed, by configuration
     primary key (as_of_date, dimension, quantile)
+);
+
+-- What a night said of an RFM segment that the night before did not. One row per as-of day and
+-- customer.
+create table if not exists history.rfm_segment_changes (
+    as_of_date date not null,  -- the day that was computed
+    customer_id text not null,  -- as in marts.customers
+    from_segment text,  -- null: a customer the night before did not score
+    to_segment text,  -- null: a customer who is scored no more
+    publication_id bigint,  -- null: written by a backfill
+    primary key (as_of_date, customer_id)
 );
 
 -- What a night said of a stage that the night before did not. One row per as-of day and customer.

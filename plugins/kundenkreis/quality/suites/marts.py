@@ -38,7 +38,14 @@ STAGES = (
 
 # The columns this gate and the delivery rely on; the models' own contracts hold the rest.
 REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "customers": ("customer_id", "first_seen_on", "email"),
+    "customers": (
+        "customer_id",
+        "first_seen_on",
+        "email",
+        "birthday",
+        "has_profiling_objection",
+        "is_minor",
+    ),
     "customer_source_ids": ("customer_id", "source", "source_record_type", "source_id"),
     "contactability": (
         "customer_id",
@@ -72,6 +79,7 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "rfm_segment",
     ),
     "history_rfm_cutoffs": ("as_of_date", "dimension", "quantile", "cutoff", "method"),
+    "history_rfm_segment_changes": ("as_of_date", "customer_id", "from_segment", "to_segment"),
     "lifecycle_intervals": ("customer_id", "stage", "valid_from", "valid_to", "entered_because"),
     "lifecycle_projections": ("customer_id", "stage", "from_date"),
     "customer_value": (
@@ -120,6 +128,7 @@ _MODELS: Mapping[str, str] = {
     "orders": "int_orders",
     "customer_rfm": "int_rfm_values and customer_rfm",
     "history_rfm_cutoffs": "int_rfm_cutoffs",
+    "history_rfm_segment_changes": "history_rfm_segment_changes",
     "lifecycle_intervals": "int_lifecycle_schedule",
     "lifecycle_projections": "int_lifecycle_schedule",
     "customer_value": "int_value_statistics and customer_value",
@@ -139,6 +148,7 @@ def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
         "orders": _orders,
         "customer_rfm": _customer_rfm,
         "history_rfm_cutoffs": _rfm_cutoffs,
+        "history_rfm_segment_changes": _rfm_segment_changes,
         "lifecycle_intervals": _lifecycle_intervals,
         "lifecycle_projections": _lifecycle_projections,
         "customer_value": _customer_value,
@@ -275,6 +285,24 @@ def _no_orphans(table: str, facts: MartsFacts, key: str = "customer_id") -> Iter
     )
 
 
+def _no_objectors(table: str, facts: MartsFacts) -> Iterator[Any]:
+    """Nobody in the table objected to profiling."""
+    if not facts.exists(facts.schema, "customers", "has_profiling_objection"):
+        return
+    yield _rule(
+        table,
+        "no_profiling_objection",
+        "Nobody who objected to profiling is scored.",
+        f"""
+            select scored.customer_id from {facts.schema}.{table} as scored
+            inner join {facts.schema}.customers as customer
+                on customer.customer_id = scored.customer_id
+            where customer.has_profiling_objection
+        """,
+        limit="no customer with has_profiling_objection",
+    )
+
+
 # ------------------------------------------------------------------------------- customers
 
 
@@ -398,6 +426,7 @@ def _contactability(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 where verdict.is_contactable
                     and state.destination in ({literals(settings.destinations)})
                     and state.state in ('unsubscribed', 'bounced', 'complained', 'blocklisted')
+                    and (state.state <> 'bounced' or verdict.channel = 'email')
                     and (
                         verdict.evidence_at is null
                         or verdict.evidence_at <= coalesce(state.state_changed_at, 'infinity')
@@ -591,6 +620,7 @@ def _customer_rfm(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     schema = facts.schema
     yield _key("customer_rfm", facts, "customer_id")
     yield from _no_orphans("customer_rfm", facts)
+    yield from _no_objectors("customer_rfm", facts)
     yield _rule(
         "customer_rfm",
         "codes_complete",
@@ -743,6 +773,37 @@ def _rfm_cutoffs(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         )
 
 
+def _rfm_segment_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    changes = f"{facts.schema}.history_rfm_segment_changes"
+    yield _key("history_rfm_segment_changes", facts, "customer_id")
+    if not facts.exists("history", "rfm_segment_changes"):
+        return
+    if facts.exists(facts.schema, "customer_rfm", "rfm_segment"):
+        yield _rule(
+            "history_rfm_segment_changes",
+            "add_up",
+            "What earlier nights recorded and this night's changes give the RFM segments of now.",
+            f"""
+                select coalesce(recorded.customer_id, rfm.customer_id) as customer_id
+                from (
+                    select distinct on (customer_id) customer_id, to_segment
+                    from (
+                        select customer_id, to_segment, as_of_date
+                        from history.rfm_segment_changes
+                        where as_of_date < date '{facts.as_of_date}'
+                        union all
+                        select customer_id, to_segment, as_of_date from {changes}
+                    ) as every_change
+                    order by customer_id, as_of_date desc
+                ) as recorded
+                full outer join {facts.schema}.customer_rfm as rfm
+                    on rfm.customer_id = recorded.customer_id
+                where recorded.to_segment is distinct from rfm.rfm_segment
+            """,
+            limit="no customer whose recorded segment is another",
+        )
+
+
 # -------------------------------------------------------------------------------- lifecycle
 
 
@@ -859,6 +920,7 @@ def _customer_value(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     value = f"{schema}.customer_value"
     yield _key("customer_value", facts, "customer_id")
     yield from _no_orphans("customer_value", facts)
+    yield from _no_objectors("customer_value", facts)
     yield _rule(
         "customer_value",
         "plausible",
@@ -963,10 +1025,31 @@ def _segment_members(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         f"where member_since is null or member_since > date '{facts.as_of_date}'",
         limit=f"member_since not after {facts.as_of_date}",
     )
+    yield from _members_eligible(facts)
     if facts.exists(schema, "contactability"):
         yield from _members_consent(facts)
     yield from _holdouts(settings, facts)
     yield from _size_drift(settings, facts)
+
+
+def _members_eligible(facts: MartsFacts) -> Iterator[Any]:
+    schema = facts.schema
+    if not facts.exists(schema, "customers", "birthday", "has_profiling_objection", "is_minor"):
+        return
+    yield _rule(
+        "segment_members",
+        "eligible",
+        "No member objected to profiling, and none is known to be under 18.",
+        f"""
+            select member.segment, member.customer_id from {schema}.segment_members as member
+            inner join {schema}.customers as customer
+                on customer.customer_id = member.customer_id
+            where customer.has_profiling_objection
+                or customer.is_minor
+                or customer.birthday > date '{facts.as_of_date}' - interval '18 years'
+        """,
+        limit="no objection, no minor",
+    )
 
 
 def _members_consent(facts: MartsFacts) -> Iterator[Any]:
@@ -984,7 +1067,8 @@ def _members_consent(facts: MartsFacts) -> Iterator[Any]:
             where member.is_contactable is null
                 or (member.is_contactable and not exists (
                     select 1 from {schema}.contactability as verdict
-                    where verdict.customer_id = member.customer_id and verdict.is_contactable
+                    where verdict.customer_id = member.customer_id
+                        and verdict.channel = 'email' and verdict.is_contactable
                 ))
         """,
         limit="no unconsented member",
@@ -1004,6 +1088,7 @@ def _members_consent(facts: MartsFacts) -> Iterator[Any]:
                     and not exists (
                         select 1 from {schema}.contactability as verdict
                         where verdict.customer_id = member.customer_id
+                            and verdict.channel = 'email'
                             and verdict.is_contactable
                             and lower(verdict.address) = lower(customer.email)
                     )
@@ -1169,7 +1254,8 @@ def _customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 select wide.customer_id from {wide} as wide
                 where wide.is_contactable and not exists (
                     select 1 from {schema}.contactability as verdict
-                    where verdict.customer_id = wide.customer_id and verdict.is_contactable
+                    where verdict.customer_id = wide.customer_id
+                        and verdict.channel = 'email' and verdict.is_contactable
                 )
             """,
         )
