@@ -210,6 +210,12 @@ class ModelSettings(BaseModel):
         description="Days without a new sign of interest after which somebody who never bought "
         "becomes a dormant_lead.",
     )
+    spend_trend_days: int = Field(
+        90,
+        ge=1,
+        description="The spend trend compares the revenue of so many days up to the as-of day with "
+        "that of as many before.",
+    )
     rfm_window_days: int | None = Field(
         None, ge=1, description="RFM looks at orders of the last so many days; null: at all."
     )

@@ -23,6 +23,7 @@ priced as (
     select
         *,
         {{ order_revenue('unioned') }} as own_revenue,
+        {{ order_discount('unioned') }} as own_discount,
         {{ order_exchange_rate('unioned') }} as exchange_rate
     from unioned
 ),
@@ -47,7 +48,8 @@ converted as (
                 ),
                 least(usable.own_revenue, 0)
             ) * usable.exchange_rate as numeric(18, 4)
-        ) as revenue_after_refunds
+        ) as revenue_after_refunds,
+        cast(usable.own_discount * usable.exchange_rate as numeric(18, 4)) as discount
     from usable
     left join identities
         on
@@ -84,7 +86,10 @@ final as (
         revenue_after_refunds,
         revenue,
         not_counted_because is null as is_counted,
-        not_counted_because
+        not_counted_because,
+        cast(revenue_before_refunds - revenue_after_refunds as numeric(18, 4)) as refunded_amount,
+        discount as discount_amount,
+        delivered_at
     from judged
 )
 

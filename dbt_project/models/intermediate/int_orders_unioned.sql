@@ -23,7 +23,11 @@
         0 as shipping_tax_amount,
         null as own_exchange_rate,
         null as payment_method,
-        null as newsletter_opt_in
+        null as newsletter_opt_in,
+        sum(discount_amount) as discount_amount,
+        0 as discount_tax_amount,
+        max(delivered_at) as delivered_at,
+        max(refunds_order_key) as refunds_order_id
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }}
     group by source, order_key
 {%- endset -%}
@@ -46,7 +50,11 @@
         0 as shipping_tax_amount,
         null as own_exchange_rate,
         null as payment_method,
-        null as newsletter_opt_in
+        null as newsletter_opt_in,
+        discount_amount,
+        0 as discount_tax_amount,
+        delivered_at,
+        refunds_order_key as refunds_order_id
     from {{ ref('stg_files__orders') if source_is_enabled('files') }}
 {%- endset -%}
 {%- set woocommerce -%}
@@ -68,7 +76,11 @@
         shipping_tax_amount,
         exchange_rate as own_exchange_rate,
         payment_method,
-        newsletter_opt_in
+        newsletter_opt_in,
+        discount_without_tax + coalesce(discount_tax_amount, 0) as discount_amount,
+        discount_tax_amount,
+        completed_at as delivered_at,
+        null as refunds_order_id
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }}
 {%- endset -%}
 
@@ -135,7 +147,13 @@ final as (
         coalesce(addressed.shipping_tax_amount, 0) as shipping_tax_amount,
         addressed.own_exchange_rate,
         addressed.payment_method,
-        addressed.newsletter_opt_in
+        addressed.newsletter_opt_in,
+        addressed.discount_amount,
+        coalesce(addressed.discount_tax_amount, 0) as discount_tax_amount,
+        -- A later delivery was not known on the as-of day.
+        case when addressed.delivered_at < {{ as_of_end() }} then addressed.delivered_at end
+            as delivered_at,
+        addressed.refunds_order_id
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain
 )

@@ -63,6 +63,9 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "quantity": "factor",
         "unit_price": "factor",
         "line_amount": "amount",
+        "discount_amount": "amount",
+        "delivered_at": "timestamp",
+        "refunds_order_key": "text",
     },
     Entity.ORDERS: {
         "order_key": "text",
@@ -72,6 +75,9 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "status": "text",
         "currency": "text",
         "total_amount": "amount",
+        "discount_amount": "amount",
+        "delivered_at": "timestamp",
+        "refunds_order_key": "text",
     },
     Entity.PRODUCTS: {
         "product_key": "text",
@@ -89,7 +95,9 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
 """The canonical columns a file's columns are mapped to, with their kind.
 
 ``factor`` is a decimal that is multiplied (10 digits before and 9 after the point), ``amount`` a
-decimal sum (20 before, 18 after).
+decimal sum (20 before, 18 after). ``discount_amount`` is what was taken off, positive, with tax
+where the amounts have it. ``refunds_order_key`` makes an order below zero (a credit note) a refund
+of the order it names, of the same source; without it such an order just does not count.
 """
 
 _CANONICAL: list[JsonValue] = list(

@@ -18,7 +18,10 @@ final as (
         product_name,
         quantity,
         unit_price,
-        line_amount
+        line_amount,
+        discount_amount,
+        delivered_at,
+        cast(refunds_order_key as {{ dbt.type_string() }}) as refunds_order_key
     from source
 )
 

@@ -13,7 +13,10 @@ final as (
         ordered_at,
         lower(status) as status,
         upper(currency) as currency,
-        total_amount
+        total_amount,
+        discount_amount,
+        delivered_at,
+        cast(refunds_order_key as {{ dbt.type_string() }}) as refunds_order_key
     from source
 )
 
