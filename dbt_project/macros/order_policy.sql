@@ -12,11 +12,14 @@
 {%- endmacro %}
 
 
-{# What was taken off the order's price, as far as it would have been revenue, in its own currency.
-   `order` is an alias of int_orders_unioned; its discount holds tax as its total does. #}
+{# What was taken off the order's price, as far as it would have been revenue, in its own currency,
+   and positive: some exports write it below zero. `order` is an alias of int_orders_unioned; its
+   discount holds tax as its total does. #}
 {% macro order_discount(order) -%}
-    {{ order }}.discount_amount
-    {%- if not var('revenue_includes_tax') %} - {{ order }}.discount_tax_amount{% endif -%}
+    abs(
+        {{ order }}.discount_amount
+        {%- if not var('revenue_includes_tax') %} - {{ order }}.discount_tax_amount{% endif %}
+    )
 {%- endmacro %}
 
 

@@ -79,9 +79,7 @@ RAW_TABLES: dict[str, dict[str, str]] = {
     "raw_woocommerce.orders": {
         "id": "bigint",
         **_columns(_TEXT, "number status currency"),
-        **_columns(
-            _TIME, "date_created_gmt date_modified_gmt date_paid_gmt date_completed_gmt"
-        ),
+        **_columns(_TIME, "date_created_gmt date_modified_gmt date_paid_gmt date_completed_gmt"),
         **_columns(
             _NUMBER, "total total_tax shipping_total shipping_tax discount_total discount_tax"
         ),
