@@ -120,6 +120,7 @@ segments:
     labels: {en: Leads, de: Interessenten}
     description: Everybody who did not.
     where: frequency is null
+    requires: [rfm_code]
 """
 
 SOURCES = """
