@@ -56,8 +56,8 @@
     {%- set names = [] -%}
     {%- for segment in var('segments') -%}
         {%- for attribute in segment.get('attributes', []) -%}
-            {%- if attribute in ['birthday', 'date_of_birth', 'email', 'is_contactable',
-                    'not_contactable_because'] -%}
+            {%- if attribute in ['age_years', 'birthday', 'date_of_birth', 'days_until_birthday',
+                    'email', 'is_contactable', 'next_birthday_on', 'not_contactable_because'] -%}
                 {{ exceptions.raise_compiler_error(
                     "Segment '" ~ segment.key ~ "' would send the attribute '" ~ attribute
                     ~ "', which is never sent. Take it out of segments.yml."

@@ -142,3 +142,30 @@
         cast({{ first_day }} as timestamp), cast({{ last_day }} as timestamp), interval '1 day'
     ) as generated (day)
 {%- endmacro %}
+
+
+{# The birthday in a year, given as a number. Who was born on 29 February has it on 1 March of a year
+   without one, as the law has it. #}
+{% macro birthday_in_year(birthday, year) -%}
+    {{ return(adapter.dispatch('birthday_in_year', 'kundenkreis')(birthday, year)) }}
+{%- endmacro %}
+
+{% macro default__birthday_in_year(birthday, year) -%}
+    {%- set month = dbt.dateadd(
+        'month', 'extract(month from ' ~ birthday ~ ') - 1', "cast('" ~ year ~ "-01-01' as date)"
+    ) -%}
+    cast({{ dbt.dateadd('day', 'extract(day from ' ~ birthday ~ ') - 1', month) }} as date)
+{%- endmacro %}
+
+{% macro postgres__birthday_in_year(birthday, year) -%}
+    (
+        make_date({{ year }}, cast(extract(month from {{ birthday }}) as integer), 1)
+        + cast(extract(day from {{ birthday }}) as integer) - 1
+    )
+{%- endmacro %}
+
+
+{# The year of the as-of day, as a number. #}
+{% macro as_of_year() -%}
+    {{ return(as_of_day()[:4] | int) }}
+{%- endmacro %}

@@ -12,6 +12,52 @@
 {%- endmacro %}
 
 
+{# What was taken off the order's price, as far as it would have been revenue, in its own currency,
+   and positive: some exports write it below zero. `order` is an alias of int_orders_unioned; its
+   discount holds tax as its total does. #}
+{% macro order_discount(order) -%}
+    abs(
+        {{ order }}.discount_amount
+        {%- if not var('revenue_includes_tax') %} - {{ order }}.discount_tax_amount{% endif %}
+    )
+{%- endmacro %}
+
+
+{# True for an order that names the order it refunds: a credit note. `order` is an alias of
+   int_orders_unioned. A note that is cancelled or a test gives nothing back. #}
+{% macro is_credit_note(order) -%}
+    {{ order }}.total_amount < 0
+    and {{ order }}.refunds_order_id is not null
+    and {{ order_status_counts(order) }}
+    and not {{ is_test_order(order) }}
+{%- endmacro %}
+
+
+{# True where the order's status is on the allow-list of its source system. #}
+{% macro order_status_counts(order) -%}
+    (
+        {%- for system, statuses in var('counted_order_statuses').items() %}
+        ({{ order }}.source_system = {{ sql_text(system) }}
+        and coalesce({{ order }}.status, '') in {{ sql_texts(statuses | map('lower') | list) }})
+        {{ 'or' if not loop.last }}
+        {%- else %}
+        1 = 0
+        {%- endfor %}
+    )
+{%- endmacro %}
+
+
+{# True for an order of somebody who tests the shop; never null. #}
+{% macro is_test_order(order) -%}
+    (
+        coalesce({{ order }}.payment_method, '') in {{
+            sql_texts(var('test_payment_methods') | map('lower') | list)
+        }}
+        or coalesce({{ is_test_address(order ~ '.address') }}, false)
+    )
+{%- endmacro %}
+
+
 {# Reporting currency per unit of the order's currency: one, the order's own rate, a configured rate;
    null where there is none. #}
 {% macro order_exchange_rate(order) -%}
@@ -43,21 +89,8 @@
 {% macro order_not_counted_because(order) -%}
     case
         when {{ order }}.status = 'checkout-draft' then 'abandoned_checkout'
-        when
-            {{ order }}.payment_method in {{
-                sql_texts(var('test_payment_methods') | map('lower') | list)
-            }}
-            or {{ is_test_address(order ~ '.address') }}
-            then 'test_order'
-        when not (
-            {%- for system, statuses in var('counted_order_statuses').items() %}
-            ({{ order }}.source_system = {{ sql_text(system) }}
-            and coalesce({{ order }}.status, '') in {{ sql_texts(statuses | map('lower') | list) }})
-            {{ 'or' if not loop.last }}
-            {%- else %}
-            1 = 0
-            {%- endfor %}
-        ) then 'status_not_counted'
+        when {{ is_test_order(order) }} then 'test_order'
+        when not {{ order_status_counts(order) }} then 'status_not_counted'
         when {{ order }}.customer_id is null then 'no_customer'
         when {{ order }}.revenue_before_refunds < 0 then 'negative_value'
         {%- if var('refund_policy') == 'net' %}

@@ -19,7 +19,10 @@
         'own_exchange_rate': 'numeric(28,10)',
         'payment_method': dbt.type_string(),
         'newsletter_opt_in': dbt.type_string(),
-        'phone_e164': dbt.type_string(),
+        'discount_amount': 'numeric(28,6)',
+        'discount_tax_amount': 'numeric(28,6)',
+        'delivered_at': 'timestamp with time zone',
+        'refunds_order_id': dbt.type_string(),
     }) }}
 {%- endmacro %}
 

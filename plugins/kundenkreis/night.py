@@ -277,7 +277,7 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
 
 
 def _name_broken_segment(run: RunContext, schema: str, error: Exception) -> None:
-    """A wrong `where` fails the whole model; say which segment of the config it is.
+    """A wrong `where` or `requires` fails the whole model; say which segment's it is.
 
     Raises:
         ConfigError: names the file, the segment and the database's message.
@@ -290,12 +290,15 @@ def _name_broken_segment(run: RunContext, schema: str, error: Exception) -> None
 
     with connect(run.dsn, autocommit=True) as connection:
         for key, definition in run.settings.active_segments.items():
-            query = f"select 1 from {schema}.customer_360 where ({definition.where}) limit 0"
-            try:
-                connection.execute(query.encode())
-            except psycopg.Error as problem:
-                raise ConfigError(
-                    f"{run.settings.folder / 'segments.yml'}: segment '{key}': where: "
-                    f"{first_lines(str(problem), 1)}. It may use the columns of customer_360; "
-                    "docs/data_model.md lists them."
-                ) from error
+            parts = [("where", definition.where)]
+            parts += [("requires", f"{column} is not null") for column in definition.requires]
+            for name, condition in parts:
+                query = f"select 1 from {schema}.customer_360 where ({condition}) limit 0"
+                try:
+                    connection.execute(query.encode())
+                except psycopg.Error as problem:
+                    raise ConfigError(
+                        f"{run.settings.folder / 'segments.yml'}: segment '{key}': {name}: "
+                        f"{first_lines(str(problem), 1)}. It may use the columns of customer_360; "
+                        "docs/data_model.md lists them."
+                    ) from error

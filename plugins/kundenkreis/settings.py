@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -40,6 +41,18 @@ from kundenkreis.sources.config import SourcesConfig
 _Strict = ConfigDict(extra="forbid", frozen=True)
 _Model = TypeVar("_Model", bound=BaseModel)
 _KEY = r"^[a-z][a-z0-9_]{0,62}$"
+NEVER_SENT = frozenset(
+    (
+        "age_years",
+        "birthday",
+        "days_until_birthday",
+        "email",
+        "is_contactable",
+        "next_birthday_on",
+    )
+)
+"""Columns of customer_360 that no segment may send as an attribute (macros/activation.sql refuses
+them too): identity and consent are not ours to write, a birth date stays in the house."""
 _Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 _PositiveDecimal = Annotated[Decimal, Field(gt=0)]
 
@@ -248,6 +261,12 @@ class ModelSettings(BaseModel):
         description="Days without a new sign of interest after which somebody who never bought "
         "becomes a dormant_lead.",
     )
+    spend_trend_days: int = Field(
+        90,
+        ge=1,
+        description="The spend trend compares the revenue of so many days up to the as-of day with "
+        "that of as many before.",
+    )
     rfm_window_days: int | None = Field(
         None,
         ge=1,
@@ -343,8 +362,20 @@ class Segment(BaseModel):
     )
     attributes: list[str] = Field(
         default=[],
-        description="Columns of marts.customer_360 to set on the contact; birthday, email and "
-        "is_contactable are never sent.",
+        description="Columns of marts.customer_360 to set on the contact; email, is_contactable, "
+        "birthday and what it can be told from (next_birthday_on, days_until_birthday, age_years) "
+        "are never sent.",
+    )
+    requires: list[str] = Field(
+        default=[],
+        description="Columns of marts.customer_360 without which the segment makes no sense. While "
+        "one of them is empty for everybody, the segment has no members and `gate_marts` warns.",
+    )
+    min_stay_days: int = Field(
+        0,
+        ge=0,
+        description="Who becomes a member stays one for at least so many days, the day of entry "
+        "included, even where `where` does not hold any more; 0: leaves at once.",
     )
     holdout_percent: Decimal = Field(
         Decimal(0),
@@ -385,9 +416,17 @@ class Segment(BaseModel):
     @field_validator("attributes")
     @classmethod
     def _never_sent(cls, value: list[str]) -> list[str]:
-        forbidden = {"birthday", "email", "is_contactable"} & set(value)
+        forbidden = NEVER_SENT & set(value)
         if forbidden:
             raise ValueError(f"may not contain {', '.join(sorted(forbidden))}: it is never sent")
+        return value
+
+    @field_validator("requires")
+    @classmethod
+    def _column_names(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not re.fullmatch(_KEY, name):
+                raise ValueError(f"'{name}' is no column of customer_360")
         return value
 
 
@@ -405,8 +444,6 @@ class SegmentsConfig(BaseModel):
     @field_validator("segments")
     @classmethod
     def _keys(cls, value: dict[str, Segment]) -> dict[str, Segment]:
-        import re
-
         for key in value:
             if not re.fullmatch(_KEY, key):
                 raise ValueError(f"key '{key}' must be lower case letters, digits and _")
@@ -468,6 +505,8 @@ class Settings(BaseModel):
                     if name in self.destinations
                 ],
                 "attributes": segment.attributes,
+                "requires": segment.requires,
+                "min_stay_days": segment.min_stay_days,
                 "holdout_percent": float(segment.holdout_percent),
                 "max_change_percent": float(segment.max_change_percent),
                 "min_size": segment.min_size,

@@ -488,6 +488,10 @@ def _order_document(
         "postcode": "",
         "country": person.country,
     }
+    # Set when the order is first called completed, and kept whatever becomes of it later.
+    completed = next(
+        (at for at, word in order.statuses if word == "completed" and at < world.cutoff), None
+    )
     lines_tax = sum(line.tax for line in order.lines)
     discount = sum(line.list_net - line.net for line in order.lines)
     discount_tax = sum(line.list_tax - line.tax for line in order.lines)
@@ -519,7 +523,7 @@ def _order_document(
         "transaction_id": "",
         "created_via": order.created_via,
         "customer_note": "",
-        "date_completed": None,
+        "date_completed": naive_local(completed) if completed else None,
         "date_paid": naive_local(paid) if paid else None,
         "cart_hash": "",
         "number": str(identity),
@@ -545,7 +549,7 @@ def _order_document(
         "needs_processing": True,
         "date_created_gmt": created_gmt,
         "date_modified_gmt": naive_utc(modified),
-        "date_completed_gmt": None,
+        "date_completed_gmt": naive_utc(completed) if completed else None,
         "date_paid_gmt": naive_utc(paid) if paid else None,
         "currency_symbol": {"EUR": "€", "USD": "$"}[order.currency],
     }

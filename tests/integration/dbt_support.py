@@ -42,6 +42,9 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "quantity": _NUMBER,
         "unit_price": _NUMBER,
         "line_amount": _NUMBER,
+        "discount_amount": _NUMBER,
+        "delivered_at": _TIME,
+        "refunds_order_key": _TEXT,
         "loaded_at": _TIME,
     },
     "raw_files.orders": {
@@ -53,6 +56,9 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "status": _TEXT,
         "currency": _TEXT,
         "total_amount": _NUMBER,
+        "discount_amount": _NUMBER,
+        "delivered_at": _TIME,
+        "refunds_order_key": _TEXT,
         "loaded_at": _TIME,
     },
     "raw_files.products": _columns(_TEXT, "source_name product_key product_name category"),
@@ -78,8 +84,10 @@ RAW_TABLES: dict[str, dict[str, str]] = {
     "raw_woocommerce.orders": {
         "id": "bigint",
         **_columns(_TEXT, "number status currency"),
-        **_columns(_TIME, "date_created_gmt date_modified_gmt date_paid_gmt"),
-        **_columns(_NUMBER, "total total_tax shipping_total shipping_tax discount_total"),
+        **_columns(_TIME, "date_created_gmt date_modified_gmt date_paid_gmt date_completed_gmt"),
+        **_columns(
+            _NUMBER, "total total_tax shipping_total shipping_tax discount_total discount_tax"
+        ),
         "customer_id": "bigint",
         **_columns(
             _TEXT,

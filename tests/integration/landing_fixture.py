@@ -33,7 +33,8 @@ select
     (array['completed', 'processing', 'cancelled'])[1 + n % 3] as status, 'EUR' as currency,
     timestamptz '2026-03-31 12:00:00+00' - make_interval(hours => n) as date_created_gmt,
     timestamptz '2026-03-31 12:30:00+00' - make_interval(hours => n) as date_modified_gmt,
-    null::timestamptz as date_paid_gmt, (20 + n % 7)::numeric as total, 3::numeric as total_tax,
+    null::timestamptz as date_paid_gmt, null::timestamptz as date_completed_gmt,
+    (20 + n % 7)::numeric as total, 3::numeric as total_tax,
     0::numeric as shipping_total, 0::numeric as shipping_tax, 0::numeric as discount_total,
     (1 + n % 200)::bigint as customer_id, 'person' || (1 + n % 200) || '@mail.example'
     as billing_email, 'First' as billing_first_name, 'Last' as billing_last_name,
@@ -119,6 +120,7 @@ segments:
     labels: {en: Leads, de: Interessenten}
     description: Everybody who did not.
     where: frequency is null
+    requires: [rfm_code]
 """
 
 SOURCES = """

@@ -27,13 +27,20 @@ _OPT_INS = ["double", "single", "pending", "withdrawn", None]
 # What a vendor overwrites: the newest value is all there is (names, address fields, products).
 _OVERWRITTEN = {
     "customers": ["first_name", "last_name", "country", "preferred_language"],
-    "customer_360": ["first_name", "last_name", "country", "preferred_language"],
-    "products": ["product_name", "price"],
+    "customer_360": [
+        "first_name",
+        "last_name",
+        "country",
+        "preferred_language",
+        "favourite_category",
+    ],
+    "products": ["product_name", "price", "category"],
 }
 
 SEGMENTS = [
     {"key": "everybody", "where": "true", "holdout_percent": 30},
     {"key": "lapsing", "where": "stage in ('at_risk', 'churned')", "holdout_percent": 0},
+    {"key": "returns", "where": "return_rate > 0 or spend_trend < 0", "requires": ["birthday"]},
 ]
 
 
@@ -87,7 +94,13 @@ def _land(dsn: str, shop: _Shop) -> None:
         rows.setdefault(table, []).append(row)
 
     for product in range(1, 6):
-        add("raw_woocommerce.products", id=product, name=f"new name {product}", price=product * 2)
+        add(
+            "raw_woocommerce.products",
+            id=product,
+            name=f"new name {product}",
+            price=product * 2,
+            category_name=f"new category {product}",
+        )
     for person in range(_PERSONS):
         email = f"person{person}@mail.example"
         account = shop.number() if shop.chance(0.5) else 0
@@ -120,16 +133,7 @@ def _land(dsn: str, shop: _Shop) -> None:
                 created_at=shop.choice(shop.moment(), shop.moment(), None),
             )
         for ordered_at in shop.moments(2):
-            add(
-                "raw_files.orders",
-                source_name="till",
-                order_key=f"t{shop.number()}",
-                customer_key=f"k{person}",
-                ordered_at=ordered_at,
-                status=shop.choice("completed", "completed", "cancelled"),
-                currency="EUR",
-                total_amount=shop.choice("10.10", "0", "33.333"),
-            )
+            _add_slip(add, shop, f"k{person}", ordered_at)
         for occurred_at in shop.moments(2):
             add(
                 "raw_files.consent_events",
@@ -156,6 +160,31 @@ def _land(dsn: str, shop: _Shop) -> None:
             )
 
 
+def _add_slip(add: Any, shop: _Shop, customer_key: str, ordered_at: datetime) -> None:
+    """An order of the till, and sometimes the credit note that takes it back."""
+    slip = {
+        "source_name": "till",
+        "order_key": f"t{shop.number()}",
+        "customer_key": customer_key,
+        "ordered_at": ordered_at,
+        "status": shop.choice("completed", "completed", "cancelled"),
+        "currency": "EUR",
+        "total_amount": shop.choice("10.10", "0", "33.333"),
+        "discount_amount": shop.choice("1.10", "0", None),
+        "delivered_at": shop.choice(max(ordered_at, shop.moment()), None),
+    }
+    add("raw_files.orders", **slip)
+    if shop.chance(0.3):
+        note = {
+            "order_key": f"t{shop.number()}",
+            "ordered_at": max(ordered_at, shop.moment()),
+            "status": "completed",
+            "total_amount": shop.choice("-10.10", "-2"),
+            "refunds_order_key": shop.choice(slip["order_key"], slip["order_key"], None),
+        }
+        add("raw_files.orders", **{**slip, **note})
+
+
 def _add_order(add: Any, shop: _Shop, email: str, account: int, ordered_at: datetime) -> None:
     order = shop.number()
     add(
@@ -174,19 +203,23 @@ def _add_order(add: Any, shop: _Shop, email: str, account: int, ordered_at: date
         billing_first_name="order",
         billing_last_name=shop.choice("order", None),
         newsletter_opt_in=shop.choice(*_OPT_INS),
+        discount_total=shop.choice("0.00", "4.20", None),
+        discount_tax="0.80",
+        date_completed_gmt=shop.choice(max(ordered_at, shop.moment()), None),
         _dlt_id=f"o{order}",
     )
-    add(
-        "raw_woocommerce.orders__line_items",
-        id=order,
-        product_id=shop.choice(1, 2, 9),
-        name="as sold",
-        quantity=1,
-        total="40.00",
-        total_tax="9.57",
-        _dlt_parent_id=f"o{order}",
-        _dlt_list_idx=0,
-    )
+    for line in range(shop.choice(1, 2)):
+        add(
+            "raw_woocommerce.orders__line_items",
+            id=order * 2 + line,
+            product_id=shop.choice(1, 2, 9),
+            name="as sold",
+            quantity=1,
+            total=shop.choice("40.00", "20.00"),
+            total_tax="4.00",
+            _dlt_parent_id=f"o{order}",
+            _dlt_list_idx=line,
+        )
     if shop.chance(0.3):
         add(
             "raw_woocommerce.refunds",
@@ -212,6 +245,7 @@ def _add_contact(add: Any, shop: _Shop, email: str) -> None:
         lastmodifieddate=max(created_at, shop.moment()),
         hs_lead_status="OPEN" if lead_since else None,
         hs_email_optout=opted_out_at is not None,
+        date_of_birth=shop.choice("1990-03-29", "1988-02-29", "1970-10-27", None),
         archived=False,
         _dlt_id=contact,
     )
@@ -284,7 +318,16 @@ def _forget_what_came_later(dsn: str, as_of: date) -> None:
                 select _dlt_parent_id from raw_hubspot.contacts__property_history
                 where property = 'hs_lead_status'
             );
-            update raw_woocommerce.products set name = 'old name', price = 1;
+            update raw_woocommerce.orders
+            set date_completed_gmt = null
+            where {is_later("date_completed_gmt")};
+            update raw_files.orders set delivered_at = null where {is_later("delivered_at")};
+            -- Renamed one by one: who bought most of what is the same.
+            update raw_woocommerce.products
+            set
+                name = 'old name',
+                price = 1,
+                category_name = replace(category_name, 'new', 'old');
             delete from raw_woocommerce.orders__line_items
             where _dlt_parent_id not in (select _dlt_id from raw_woocommerce.orders)
             """
@@ -335,6 +378,19 @@ def _night(dsn: str, as_of: date, variables: dict[str, Any]) -> None:
     build(dsn, as_of.isoformat(), "--select", "tag:segment", **variables)
 
 
+def _everything_held_something(dsn: str) -> None:
+    """Columns that are null for everybody would be equal whatever the models do."""
+    columns = [
+        *("return_rate", "discount_share", "favourite_category", "spend_trend"),
+        *("usual_reorder_date", "last_delivered_on", "next_birthday_on", "age_years"),
+    ]
+    counted = ", ".join(f"count(distinct {column}) > 1" for column in columns)
+    (filled,) = query(dsn, f"select {counted} from customer_360")
+    assert dict(zip(columns, filled, strict=True)) == dict.fromkeys(columns, True)
+    credited = "select count(*) from orders where source = 'till' and refunded_amount > 0"
+    assert query(dsn, credited)[0][0] > 0
+
+
 @pytest.mark.parametrize(
     "as_of",
     [date(2026, 3, 29), date(2025, 10, 26)],
@@ -364,3 +420,4 @@ def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) ->
         if late[table] != rows
     }
     assert differences == {}, "by mart: built late only, built then only"
+    _everything_held_something(warehouse_dsn)

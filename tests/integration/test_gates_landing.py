@@ -236,8 +236,8 @@ def test_an_exception_counts_as_critical_and_does_not_leak(
         # Reading the status fails with an error that quotes the value.
         "create view raw_woocommerce.orders as select id, number, "
         "billing_email::numeric::text as status, currency, date_created_gmt, date_modified_gmt, "
-        "date_paid_gmt, total, customer_id, billing_email, payment_method, exchange_rate, "
-        "_dlt_id, _dlt_load_id from raw_woocommerce.orders_before",
+        "date_paid_gmt, date_completed_gmt, total, customer_id, billing_email, payment_method, "
+        "exchange_rate, _dlt_id, _dlt_load_id from raw_woocommerce.orders_before",
     )
     run = gate_runs.run("landing", settings, warehouse_dsn, landing.RUN_ID, monkeypatch)
     raised = {key: row for key, row in run.results.items() if row["raised"]}

@@ -92,6 +92,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "where segment = 'buyers' and customer_id = 'c18'",
         "delete from customer_360 where customer_id = 'c60'",
         "update customer_360 set stage = 'churned' where customer_id = 'c61'",
+        "update customer_360 set rfm_code = null",
         "update customer_360 set is_contactable = true where customer_id = 't8'",
         "update contactability set is_contactable = false where customer_id = 't8'",
     ),
@@ -191,10 +192,13 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
         "marts.history_value_parameters.fitted",
         "marts.segment_members.holdout_kept",
         "marts.segment_members.holdout_share",
+        "marts.segment_members.required_columns",
         "marts.segment_members.size_drift",
     } | (run.failed("warning") & {"marts.lifecycle_intervals.neighbours_differ"})
     drift = run.results["marts.segment_members.size_drift"]["observed"]
     assert drift.startswith("buyers ")
+    lacking = run.results["marts.segment_members.required_columns"]["observed"]
+    assert lacking.startswith("leads lacks rfm_code (")
     fallback = run.results["marts.history_rfm_cutoffs.from_quantiles"]["observed"]
     assert fallback == "monetary by fallback"
     kept = run.results["marts.history_value_parameters.fitted"]["observed"]

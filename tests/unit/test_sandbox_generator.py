@@ -142,6 +142,24 @@ def test_size_and_shares_are_those_of_a_plausible_shop() -> None:
     assert 0.03 < len(mixed) / len(placed) < 0.1
 
 
+def test_discounts_and_completion_are_stated() -> None:
+    orders = list(documents(world(customers=2500, seed=11))["orders"].values())
+    reduced = [order for order in orders if float(order["discount_total"]) > 0]
+    assert 0.05 < len(reduced) / len(orders) < 0.12
+    for order in reduced:
+        lines = order["line_items"]
+        taken = sum(float(row["subtotal"]) - float(row["total"]) for row in lines)
+        tax = sum(float(row["subtotal_tax"]) - float(row["total_tax"]) for row in lines)
+        assert float(order["discount_total"]) == pytest.approx(taken)
+        assert float(order["discount_tax"]) == pytest.approx(tax)
+    for order in orders:
+        done = order["date_completed_gmt"]
+        if order["status"] in ("completed", "refunded"):
+            assert order["date_paid_gmt"] < done <= order["date_modified_gmt"]
+        elif order["status"] != "trash":
+            assert done is None, "a trashed order may have been completed before"
+
+
 def test_every_kind_of_malformed_row_occurs() -> None:
     orders = list(documents(world(customers=2500, seed=11))["orders"].values())
     assert any(not re.fullmatch(r"-?\d+\.\d\d", order["total"]) for order in orders)

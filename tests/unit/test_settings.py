@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -160,6 +161,8 @@ def test_dbt_gets_the_segments_that_are_on_with_the_tools_that_are_connected(loa
     segments = (
         SEGMENT.replace("[listmonk]", "[listmonk, mailchimp]")
         + """    holdout_percent: 5
+    requires: [birthday]
+    min_stay_days: 7
   retired:
     labels: {en: Retired, de: Abgelegt}
     description: Not in use.
@@ -177,6 +180,15 @@ def test_dbt_gets_the_segments_that_are_on_with_the_tools_that_are_connected(loa
     ]
     assert values["segments"][0]["holdout_percent"] == 5
     assert values["segments"][0]["initial"] == "hold"
+    assert values["segments"][0]["requires"] == ["birthday"]
+    assert values["segments"][0]["min_stay_days"] == 7
+
+
+def test_dbt_refuses_to_send_what_the_settings_refuse() -> None:
+    macro = (repository_root() / "dbt_project/macros/activation.sql").read_text()
+    refused = re.search(r"attribute in \[(.*?)\]", macro, re.S)
+    assert refused is not None
+    assert set(re.findall(r"'(\w+)'", refused[1])) >= module.NEVER_SENT
 
 
 # What is refused, and how
@@ -339,6 +351,12 @@ def _segment(**changes: Any) -> str:
         ({"where": "true /* all */"}, "segments.buyers.where: found 'true /* all */': must be one"),
         ({"attributes": ["stage", "birthday"]}, "may not contain birthday: it is never sent."),
         ({"attributes": ["email", "is_contactable"]}, "may not contain email, is_contactable"),
+        (
+            {"attributes": ["age_years", "next_birthday_on", "days_until_birthday"]},
+            "may not contain age_years, days_until_birthday, next_birthday_on",
+        ),
+        ({"requires": ["birthday", "f(x)"]}, "'f(x)' is no column of customer_360."),
+        ({"min_stay_days": -1}, "segments.buyers.min_stay_days: found -1: Input should be"),
         ({"holdout_percent": 60}, "segments.buyers.holdout_percent: found 60: Input should be"),
         ({"initial": "send"}, "segments.buyers.initial: found 'send': Input should be 'allow' or"),
         ({"destination": ["listmonk"]}, "segments.buyers.destination: unknown key. Allowed here:"),

@@ -4,32 +4,44 @@
 {%- set files_order_lines -%}
     select
         lines.source,
-        lines.order_key as order_id
+        lines.order_key as order_id,
+        lines.refunds_order_key as refunds_order_id
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
     where {{ is_new_since_last_build(
-        'files', 'lines.loaded_at', ['lines.ordered_at'], 'timestamp with time zone'
+        'files',
+        'lines.loaded_at',
+        ['lines.ordered_at', 'lines.delivered_at'],
+        'timestamp with time zone',
     ) }}
 {%- endset -%}
 {%- set files_orders -%}
     select
         orders.source,
-        orders.order_key as order_id
+        orders.order_key as order_id,
+        orders.refunds_order_key as refunds_order_id
     from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
     where {{ is_new_since_last_build(
-        'files', 'orders.loaded_at', ['orders.ordered_at'], 'timestamp with time zone'
+        'files',
+        'orders.loaded_at',
+        ['orders.ordered_at', 'orders.delivered_at'],
+        'timestamp with time zone',
     ) }}
 {%- endset -%}
 {%- set woocommerce_orders -%}
     select
         'woocommerce' as source,
-        orders.order_key as order_id
+        orders.order_key as order_id,
+        null as refunds_order_id
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
-    where {{ is_new_since_last_build('woocommerce', 'orders.load_id', ['orders.ordered_at']) }}
+    where {{ is_new_since_last_build(
+        'woocommerce', 'orders.load_id', ['orders.ordered_at', 'orders.completed_at']
+    ) }}
 {%- endset -%}
 {%- set woocommerce_refunds -%}
     select
         'woocommerce' as source,
-        refunds.order_key as order_id
+        refunds.order_key as order_id,
+        null as refunds_order_id
     from {{ ref('stg_woocommerce__refunds') if source_is_enabled('woocommerce') }} as refunds
     where {{ is_new_since_last_build('woocommerce', 'refunds.load_id', ['refunds.refunded_at']) }}
 {%- endset -%}
@@ -78,7 +90,7 @@ changed_rows as (
             'woocommerce.orders': woocommerce_orders,
             'woocommerce.refunds': woocommerce_refunds,
         },
-        columns,
+        dict(columns, refunds_order_id=dbt.type_string()),
     ) }}
 ),
 
@@ -86,8 +98,7 @@ changed as (
     select distinct
         changed_rows.source,
         changed_rows.order_id,
-        built.source_record_type as built_source_record_type,
-        built.source_id as built_source_id,
+        built.refunds_order_id as built_refunds_order_id,
         built.order_id is not null as was_built
     from changed_rows
     left join {{ built }} as built
@@ -114,8 +125,7 @@ gone as (
     select
         built.source,
         built.order_id,
-        built.source_record_type as built_source_record_type,
-        built.source_id as built_source_id
+        built.refunds_order_id as built_refunds_order_id
     from {{ built }} as built
     left join ({{ present }}) as present
         on built.source = present.source and built.order_id = present.order_id
@@ -124,20 +134,46 @@ gone as (
         and present.order_id is null
 ),
 
-final as (
+-- With a credit note changes what is left of the order it names, or named.
+all_changed as (
     select
         source,
-        order_id,
-        built_source_record_type,
-        built_source_id
+        order_id
     from changed
     union
     select
         source,
-        order_id,
-        built_source_record_type,
-        built_source_id
+        order_id
     from gone
+    union
+    select
+        source,
+        refunds_order_id as order_id
+    from changed_rows
+    where refunds_order_id is not null
+    union
+    select
+        source,
+        built_refunds_order_id as order_id
+    from changed
+    where built_refunds_order_id is not null
+    union
+    select
+        source,
+        built_refunds_order_id as order_id
+    from gone
+    where built_refunds_order_id is not null
+),
+
+final as (
+    select
+        all_changed.source,
+        all_changed.order_id,
+        built.source_record_type as built_source_record_type,
+        built.source_id as built_source_id
+    from all_changed
+    left join {{ built }} as built
+        on all_changed.source = built.source and all_changed.order_id = built.order_id
 )
 {%- else -%}
 final as (

@@ -24,7 +24,8 @@ refunds as (
         source,
         order_id,
         sum(refunded_amount) as refunded_amount
-    from {{ ref('int_refunds_unioned') }}
+    from {{ ref('int_refunds_unioned') }} as refunds
+    {{- where_changed(recomputed, {'source': 'refunds.source', 'order_id': 'refunds.order_id'}) }}
     group by source, order_id
 ),
 
@@ -32,6 +33,7 @@ priced as (
     select
         *,
         {{ order_revenue('unioned') }} as own_revenue,
+        {{ order_discount('unioned') }} as own_discount,
         {{ order_exchange_rate('unioned') }} as exchange_rate
     from unioned
 ),
@@ -56,7 +58,8 @@ converted as (
                 ),
                 least(usable.own_revenue, 0)
             ) * usable.exchange_rate as numeric(18, 4)
-        ) as revenue_after_refunds
+        ) as revenue_after_refunds,
+        cast(usable.own_discount * usable.exchange_rate as numeric(18, 4)) as discount
     from usable
     left join identities
         on
@@ -93,7 +96,10 @@ final as (
         revenue_after_refunds,
         revenue,
         not_counted_because is null as is_counted,
-        not_counted_because
+        not_counted_because,
+        cast(revenue_before_refunds - revenue_after_refunds as numeric(18, 4)) as refunded_amount,
+        discount as discount_amount,
+        delivered_at
     from judged
 )
 

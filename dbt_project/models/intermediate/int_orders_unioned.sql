@@ -30,6 +30,10 @@
         null as own_exchange_rate,
         null as payment_method,
         null as newsletter_opt_in,
+        sum(discount_amount) as discount_amount,
+        0 as discount_tax_amount,
+        max(delivered_at) as delivered_at,
+        max(refunds_order_key) as refunds_order_id,
         null as phone_e164
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
     {{- where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
@@ -55,6 +59,10 @@
         null as own_exchange_rate,
         null as payment_method,
         null as newsletter_opt_in,
+        discount_amount,
+        0 as discount_tax_amount,
+        delivered_at,
+        refunds_order_key as refunds_order_id,
         null as phone_e164
     from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
     {{- where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
@@ -79,6 +87,10 @@
         exchange_rate as own_exchange_rate,
         payment_method,
         newsletter_opt_in,
+        discount_without_tax + coalesce(discount_tax_amount, 0) as discount_amount,
+        discount_tax_amount,
+        completed_at as delivered_at,
+        null as refunds_order_id,
         phone_e164
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
     {{- where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
@@ -148,6 +160,12 @@ final as (
         addressed.own_exchange_rate,
         addressed.payment_method,
         addressed.newsletter_opt_in,
+        addressed.discount_amount,
+        coalesce(addressed.discount_tax_amount, 0) as discount_tax_amount,
+        -- A later delivery was not known on the as-of day.
+        case when addressed.delivered_at < {{ as_of_end() }} then addressed.delivered_at end
+            as delivered_at,
+        addressed.refunds_order_id,
         addressed.phone_e164
     from addressed
     left join relay_domains on {{ email_domain('addressed.address') }} = relay_domains.domain

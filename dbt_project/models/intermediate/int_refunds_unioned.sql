@@ -18,8 +18,56 @@
 
 with
 
-unioned as (
+notes as (
+    select * from {{ ref('int_orders_unioned') }}
+),
+
+-- Read apart from the notes: one relation read twice would be copied first.
+refunded_orders as (
+    select * from {{ ref('int_orders_unioned') }}
+    where total_amount > 0
+),
+
+refunds as (
     {{ union_of_enabled_sources({'woocommerce': woocommerce}, columns) }}
+),
+
+credit_notes as (
+    select * from notes
+    where {{ is_credit_note('notes') }}
+),
+
+-- What a credit note gives back, in the currency of the order that it names.
+credited as (
+    select
+        credit_notes.source,
+        refunded_orders.order_id,
+        credit_notes.order_id as refund_id,
+        credit_notes.ordered_at as refunded_at,
+        case
+            when credit_notes.currency = refunded_orders.currency then -credit_notes.total_amount
+            else
+                -credit_notes.total_amount * {{ order_exchange_rate('credit_notes') }}
+                / {{ order_exchange_rate('refunded_orders') }}
+        end as refunded_amount
+    from credit_notes
+    inner join refunded_orders
+        on
+            credit_notes.source = refunded_orders.source
+            and credit_notes.refunds_order_id = refunded_orders.order_id
+),
+
+unioned as (
+    select * from refunds
+    union all
+    select
+        source,
+        order_id,
+        refund_id,
+        refunded_at,
+        cast(refunded_amount as numeric(28, 6)) as refunded_amount
+    from credited
+    where refunded_amount is not null
 ),
 
 final as (

@@ -266,7 +266,9 @@ def _limits(value: Schema) -> str:
 def _canonical_columns() -> list[str]:
     lines = [
         "The canonical columns of each entity; those in bold must be mapped. Of `order_lines` also",
-        "`line_amount`, or both `quantity` and `unit_price`.",
+        "`line_amount`, or both `quantity` and `unit_price`. `discount_amount` is what was taken",
+        "off, positive. An order below zero (a credit note) refunds the order that",
+        "`refunds_order_key` names, from its own date on; without that it just does not count.",
         "",
         "| entity | columns |",
         "|---|---|",

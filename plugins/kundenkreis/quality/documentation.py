@@ -121,7 +121,10 @@ def _everything() -> Settings:
         sources={name: getattr(sources, name) for name in ("woocommerce", "hubspot", "files")},
         segments={
             "welcome": Segment(
-                labels=Labels(en="Welcome", de="Willkommen"), description="", where="true"
+                labels=Labels(en="Welcome", de="Willkommen"),
+                description="",
+                where="true",
+                requires=["frequency"],
             )
         },
         destinations={"listmonk": destinations.listmonk},

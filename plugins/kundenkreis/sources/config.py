@@ -65,6 +65,9 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "quantity": "factor",
         "unit_price": "factor",
         "line_amount": "amount",
+        "discount_amount": "amount",
+        "delivered_at": "timestamp",
+        "refunds_order_key": "text",
     },
     Entity.ORDERS: {
         "order_key": "text",
@@ -74,6 +77,9 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "status": "text",
         "currency": "text",
         "total_amount": "amount",
+        "discount_amount": "amount",
+        "delivered_at": "timestamp",
+        "refunds_order_key": "text",
     },
     Entity.PRODUCTS: {
         "product_key": "text",
@@ -91,8 +97,10 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
 """The canonical columns a file's columns are mapped to, with their kind.
 
 ``factor`` is a decimal that is multiplied (10 digits before and 9 after the point), ``amount`` a
-decimal sum (20 before, 18 after). ``linked_source`` and ``linked_customer_key`` name the record of
-the same person in another source.
+decimal sum (20 before, 18 after). ``discount_amount`` is what was taken off, positive, with tax
+where the amounts have it. ``refunds_order_key`` makes an order below zero (a credit note) a refund
+of the order it names, of the same source; without it such an order just does not count.
+``linked_source`` and ``linked_customer_key`` name the record of the same person in another source.
 """
 
 _CANONICAL: list[JsonValue] = list(

@@ -116,11 +116,13 @@ class Order(Record):
     date_created_gmt: UtcTime
     date_modified_gmt: UtcTime
     date_paid_gmt: OptionalTime = None
+    date_completed_gmt: OptionalTime = None
     total: Money
     total_tax: OptionalMoney = None
     shipping_total: OptionalMoney = None
     shipping_tax: OptionalMoney = None
     discount_total: OptionalMoney = None
+    discount_tax: OptionalMoney = None
     customer_id: BigInt = 0
     billing_email: OptionalText = Field(None, validation_alias=AliasPath("billing", "email"))
     billing_first_name: OptionalText = Field(

@@ -22,7 +22,10 @@ ORDER: dict[str, Any] = {
     "date_created_gmt": "2026-01-01T10:00:00",
     "date_modified_gmt": "2026-01-02T10:00:00",
     "date_paid_gmt": "",
+    "date_completed_gmt": "2026-01-02T10:00:00",
     "total": "19.90",
+    "discount_total": "1.68",
+    "discount_tax": "0.32",
     "customer_id": 0,
     "billing": {"email": "anna@example.org", "phone": ""},
     "meta_data": [
@@ -51,6 +54,8 @@ def test_an_order_becomes_a_row_with_its_lines() -> None:
     assert row["total"] == Decimal("19.90")
     assert row["date_created_gmt"] == datetime(2026, 1, 1, 10, tzinfo=UTC)
     assert row["date_paid_gmt"] is None
+    assert row["date_completed_gmt"] == datetime(2026, 1, 2, 10, tzinfo=UTC)
+    assert (row["discount_total"], row["discount_tax"]) == (Decimal("1.68"), Decimal("0.32"))
     assert (row["billing_email"], row["billing_phone"]) == ("anna@example.org", None)
     assert (row["newsletter_opt_in"], row["exchange_rate"]) == ("yes", Decimal("0.9"))
     assert len(row["line_items"]) == 2

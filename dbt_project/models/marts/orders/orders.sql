@@ -18,7 +18,10 @@ final as (
         cast(revenue_after_refunds as numeric(18, 4)) as revenue_after_refunds,
         cast(is_counted as boolean) as is_counted,
         cast(not_counted_because as {{ dbt.type_string() }}) as not_counted_because,
-        cast(status as {{ dbt.type_string() }}) as status
+        cast(status as {{ dbt.type_string() }}) as status,
+        cast(discount_amount as numeric(18, 4)) as discount_amount,
+        cast(delivered_at as timestamp with time zone) as delivered_at,
+        cast(refunded_amount as numeric(18, 4)) as refunded_amount
     from orders
 )
 

@@ -17,17 +17,23 @@ customer_value as (
     select * from {{ ref('customer_value') }}
 ),
 
-transitions as (
-    select
-        customer_id,
-        from_stage,
-        row_number() over (partition by customer_id order by changed_on desc) as recency_rank
-    from {{ ref('lifecycle_transitions') }}
-),
-
 stages as (
     select * from {{ ref('lifecycle_intervals') }}
     where valid_to is null
+),
+
+stages_before as (
+    select * from {{ ref('lifecycle_intervals') }}
+    where valid_to is not null
+),
+
+stage_labels as (
+    select * from {{ ref('lifecycle_frameworks') }}
+    where framework = 'kundenkreis'
+),
+
+rfm_labels as (
+    select * from {{ ref('rfm_segments') }}
 ),
 
 projections as (
@@ -39,15 +45,12 @@ projections as (
     from {{ ref('lifecycle_projections') }}
 ),
 
-orders as (
-    select
-        customer_id,
-        order_date,
-        is_counted,
-        revenue,
-        not_counted_because
-    from {{ ref('int_orders') }}
-    where customer_id is not null
+order_facts as (
+    select * from {{ ref('int_customer_order_facts') }}
+),
+
+spend_trend as (
+    select * from {{ ref('int_customer_spend_trend') }}
 ),
 
 signs as (
@@ -63,28 +66,38 @@ order_days as (
     where next_order_date is null
 ),
 
-order_totals as (
+-- A birthday after the as-of day is a slip of the pen.
+birthdays as (
     select
-        customer_id,
-        min(case when is_counted then order_date end) as first_order_date,
-        max(case when is_counted then order_date end) as last_order_date,
-        sum(case when is_counted then 1 else 0 end) as orders_count,
-        sum(case when is_counted then revenue end) as revenue_total,
-        max(case when not_counted_because = 'abandoned_checkout' then order_date end)
-            as last_abandoned_checkout_on
-    from orders
-    group by customer_id
+        *,
+        case
+            when birthday <= {{ as_of_date() }}
+                then {{ birthday_in_year('birthday', as_of_year()) }}
+        end as birthday_this_year,
+        {{ birthday_in_year('birthday', as_of_year() + 1) }} as birthday_next_year
+    from customers
+),
+
+people as (
+    select
+        *,
+        case
+            when birthday_this_year >= {{ as_of_date() }} then birthday_this_year
+            when birthday_this_year < {{ as_of_date() }} then birthday_next_year
+        end as next_birthday_on,
+        case when birthday_this_year > {{ as_of_date() }} then 1 else 0 end as years_not_full
+    from birthdays
 ),
 
 final as (
     select
-        cast(customers.customer_id as {{ dbt.type_string() }}) as customer_id,
+        cast(people.customer_id as {{ dbt.type_string() }}) as customer_id,
         {{ as_of_date() }} as as_of_date,
-        cast(customers.email as {{ dbt.type_string() }}) as email,
-        cast(customers.first_name as {{ dbt.type_string() }}) as first_name,
-        cast(customers.last_name as {{ dbt.type_string() }}) as last_name,
+        cast(people.email as {{ dbt.type_string() }}) as email,
+        cast(people.first_name as {{ dbt.type_string() }}) as first_name,
+        cast(people.last_name as {{ dbt.type_string() }}) as last_name,
         cast(stages.stage as {{ dbt.type_string() }}) as stage,
-        cast(transitions.from_stage as {{ dbt.type_string() }}) as previous_stage,
+        cast(stages_before.stage as {{ dbt.type_string() }}) as previous_stage,
         cast(stages.valid_from as date) as stage_since,
         cast({{ days_between('stages.valid_from', as_of_date()) }} as integer) as days_in_stage,
         cast(projections.stage as {{ dbt.type_string() }}) as next_stage,
@@ -99,19 +112,18 @@ final as (
         cast(rfm.m_score as integer) as m_score,
         cast(rfm.rfm_code as {{ dbt.type_string() }}) as rfm_code,
         cast(rfm.rfm_segment as {{ dbt.type_string() }}) as rfm_segment,
-        cast(order_totals.first_order_date as date) as first_order_date,
-        cast(order_totals.last_order_date as date) as last_order_date,
-        cast(coalesce(order_totals.orders_count, 0) as integer) as orders_count,
-        cast(coalesce(order_totals.revenue_total, 0) as numeric(18, 4)) as revenue_total,
-        cast(order_totals.revenue_total / nullif(order_totals.orders_count, 0) as numeric(18, 4))
-            as average_order_value,
+        cast(order_facts.first_order_date as date) as first_order_date,
+        cast(order_facts.last_order_date as date) as last_order_date,
+        cast(coalesce(order_facts.orders_count, 0) as integer) as orders_count,
+        cast(coalesce(order_facts.revenue_total, 0) as numeric(18, 4)) as revenue_total,
+        cast(order_facts.average_order_value as numeric(18, 4)) as average_order_value,
         cast(order_days.expected_gap_days as numeric(10, 2)) as expected_gap_days,
-        cast(order_totals.last_abandoned_checkout_on as date) as last_abandoned_checkout_on,
-        cast(customers.first_seen_on as date) as first_seen_on,
-        cast(customers.acquisition_source as {{ dbt.type_string() }}) as acquisition_source,
-        cast(customers.preferred_language as {{ dbt.type_string() }}) as preferred_language,
-        cast(customers.country as {{ dbt.type_string() }}) as country,
-        cast(customers.birthday as date) as birthday,
+        cast(order_facts.last_abandoned_checkout_on as date) as last_abandoned_checkout_on,
+        cast(people.first_seen_on as date) as first_seen_on,
+        cast(people.acquisition_source as {{ dbt.type_string() }}) as acquisition_source,
+        cast(people.preferred_language as {{ dbt.type_string() }}) as preferred_language,
+        cast(people.country as {{ dbt.type_string() }}) as country,
+        cast(people.birthday as date) as birthday,
         cast(coalesce(contactability.is_contactable, false) as boolean) as is_contactable,
         cast(
             case
@@ -120,8 +132,8 @@ final as (
             end as {{ dbt.type_string() }}
         ) as not_contactable_because,
         cast(contactability.evidence_at as timestamp with time zone) as consent_at,
-        cast(customers.has_profiling_objection as boolean) as has_profiling_objection,
-        cast(customers.is_minor as boolean) as is_minor,
+        cast(people.has_profiling_objection as boolean) as has_profiling_objection,
+        cast(people.is_minor as boolean) as is_minor,
         cast(stages.entered_because as {{ dbt.type_string() }}) as stage_entered_because,
         cast(signs.last_sign_on as date) as last_sign_of_interest_on,
         cast(contactability.evidence as {{ dbt.type_string() }}) as consent_evidence,
@@ -131,19 +143,66 @@ final as (
             as expected_orders_365d,
         cast(customer_value.clv_90d as numeric(18, 4)) as clv_90d,
         cast(customer_value.clv_365d as numeric(18, 4)) as clv_365d,
-        cast(customer_value.expected_next_order_date as date) as expected_next_order_date
-    from customers
-    left join stages on customers.customer_id = stages.customer_id
-    left join transitions
-        on customers.customer_id = transitions.customer_id and transitions.recency_rank = 1
+        cast(customer_value.expected_next_order_date as date) as expected_next_order_date,
+        cast(coalesce(order_facts.orders_not_counted_count, 0) as integer)
+            as orders_not_counted_count,
+        cast(coalesce(order_facts.abandoned_checkouts_count, 0) as integer)
+            as abandoned_checkouts_count,
+        cast(order_facts.return_rate as numeric(10, 4)) as return_rate,
+        cast(order_facts.refunded_orders_share as numeric(10, 4)) as refunded_orders_share,
+        cast(order_facts.discount_share as numeric(10, 4)) as discount_share,
+        cast(order_facts.favourite_category as {{ dbt.type_string() }}) as favourite_category,
+        cast(order_facts.favourite_category_share as numeric(10, 4)) as favourite_category_share,
+        cast(coalesce(order_facts.distinct_products_count, 0) as integer)
+            as distinct_products_count,
+        cast(coalesce(spend_trend.revenue_last_period, 0) as numeric(18, 4))
+            as revenue_last_period,
+        cast(coalesce(spend_trend.revenue_previous_period, 0) as numeric(18, 4))
+            as revenue_previous_period,
+        cast(spend_trend.spend_trend as numeric(18, 4)) as spend_trend,
+        cast(
+            {{ add_days(
+                'order_days.order_date', 'cast(ceil(order_days.expected_gap_days) as integer)'
+            ) }} as date
+        ) as usual_reorder_date,
+        cast({{ days_between('order_facts.last_delivered_on', as_of_date()) }} as integer)
+            as days_since_delivery,
+        cast(order_facts.last_delivered_on as date) as last_delivered_on,
+        cast({{ days_between('order_facts.last_abandoned_checkout_on', as_of_date()) }} as integer)
+            as days_since_abandoned_checkout,
+        cast(people.next_birthday_on as date) as next_birthday_on,
+        cast({{ days_between(as_of_date(), 'people.next_birthday_on') }} as integer)
+            as days_until_birthday,
+        cast(
+            case
+                when people.next_birthday_on is not null
+                    then
+                        {{ as_of_year() }} - extract(year from people.birthday)
+                        - people.years_not_full
+            end as integer
+        ) as age_years,
+        cast(rfm_labels.label_en as {{ dbt.type_string() }}) as rfm_segment_label_en,
+        cast(rfm_labels.label_de as {{ dbt.type_string() }}) as rfm_segment_label_de,
+        cast(stage_labels.label_en as {{ dbt.type_string() }}) as stage_label_en,
+        cast(stage_labels.label_de as {{ dbt.type_string() }}) as stage_label_de,
+        cast(customer_value.expected_order_value as numeric(18, 4)) as expected_order_value
+    from people
+    left join stages on people.customer_id = stages.customer_id
+    left join stages_before
+        on
+            stages.customer_id = stages_before.customer_id
+            and stages.valid_from = stages_before.valid_to
+    left join stage_labels on stages.stage = stage_labels.stage
     left join projections
-        on customers.customer_id = projections.customer_id and projections.coming_rank = 1
-    left join rfm on customers.customer_id = rfm.customer_id
-    left join customer_value on customers.customer_id = customer_value.customer_id
-    left join order_totals on customers.customer_id = order_totals.customer_id
-    left join order_days on customers.customer_id = order_days.customer_id
-    left join contactability on customers.customer_id = contactability.customer_id
-    left join signs on customers.customer_id = signs.customer_id
+        on people.customer_id = projections.customer_id and projections.coming_rank = 1
+    left join rfm on people.customer_id = rfm.customer_id
+    left join rfm_labels on rfm.rfm_code = rfm_labels.rfm_code
+    left join customer_value on people.customer_id = customer_value.customer_id
+    left join order_facts on people.customer_id = order_facts.customer_id
+    left join spend_trend on people.customer_id = spend_trend.customer_id
+    left join order_days on people.customer_id = order_days.customer_id
+    left join contactability on people.customer_id = contactability.customer_id
+    left join signs on people.customer_id = signs.customer_id
 )
 
 select * from final

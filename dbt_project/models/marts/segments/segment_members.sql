@@ -22,8 +22,21 @@ matching as (
         {{ segment.get('holdout_percent') or 0 }} as holdout_percent
     from customer_360
     where (
-        {{ segment.where }}
+        (
+            {{ segment.where }}
+        )
+        {%- if segment.get('min_stay_days') %}
+        or customer_id in (
+            select memberships_before.customer_id
+            from memberships_before
+            where
+                memberships_before.segment = {{ sql_text(segment.key) }}
+                and memberships_before.member_since
+                > {{ add_days(as_of_date(), -segment.min_stay_days) }}
+        )
+        {%- endif %}
     )
+    and {{ has_required_columns(segment, ref('customer_360')) }}
     {{ 'union all' if not loop.last }}
     {%- else %}
     {{ empty_relation({

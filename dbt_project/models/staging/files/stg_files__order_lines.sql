@@ -19,6 +19,9 @@ final as (
         quantity,
         unit_price,
         line_amount,
+        discount_amount,
+        delivered_at,
+        cast(refunds_order_key as {{ dbt.type_string() }}) as refunds_order_key,
         loaded_at
     from source
 )

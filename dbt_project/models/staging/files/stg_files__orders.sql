@@ -14,6 +14,9 @@ final as (
         lower(status) as status,
         upper(currency) as currency,
         total_amount,
+        discount_amount,
+        delivered_at,
+        cast(refunds_order_key as {{ dbt.type_string() }}) as refunds_order_key,
         loaded_at
     from source
 )

@@ -105,7 +105,7 @@ WOOCOMMERCE = (
         ("id",),
         required=("currency", "customer_id", "billing_email", "payment_method", "exchange_rate"),
         not_null=("status", "date_created_gmt", "total"),
-        times=("date_created_gmt", "date_modified_gmt", "date_paid_gmt"),
+        times=("date_created_gmt", "date_modified_gmt", "date_paid_gmt", "date_completed_gmt"),
         not_negative=("total",),
         status="status",
         changed_at="date_modified_gmt",

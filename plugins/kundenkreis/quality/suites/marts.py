@@ -138,6 +138,41 @@ _MODELS: Mapping[str, str] = {
 }
 _REBUILD = "Then run the night again: it builds this schema afresh."
 
+# Where the columns of customer_360 come from that not every shop has.
+_FILLED_BY: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("birthday", "next_birthday_on", "days_until_birthday", "age_years"),
+        "from date_of_birth of HubSpot contacts",
+    ),
+    **dict.fromkeys(
+        ("favourite_category", "favourite_category_share"),
+        "from products with a category: WooCommerce, or files of entity products that map category",
+    ),
+    **dict.fromkeys(
+        ("last_delivered_on", "days_since_delivery"),
+        "from the completed date of WooCommerce orders, or files that map delivered_at",
+    ),
+    "discount_share": "from WooCommerce orders, or files that map discount_amount",
+    **dict.fromkeys(
+        ("last_abandoned_checkout_on", "days_since_abandoned_checkout"),
+        "from WooCommerce orders of status checkout-draft",
+    ),
+    "acquisition_source": "from HubSpot contacts, or files of customers that map it",
+    **dict.fromkeys(
+        (
+            "p_alive",
+            "expected_orders_90d",
+            "expected_orders_365d",
+            "expected_order_value",
+            "clv_90d",
+            "clv_365d",
+            "expected_next_order_date",
+        ),
+        "from the task predict, which needs enough repeat buyers",
+    ),
+}
+_FILLED_BY_OTHERS = "docs/data_model.md says what it stands on"
+
 
 def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
     """The gate's suites: first what exists, then each mart that does."""
@@ -1028,6 +1063,7 @@ def _segment_members(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     yield from _members_eligible(facts)
     if facts.exists(schema, "contactability"):
         yield from _members_consent(facts)
+    yield from _required_columns(settings, facts)
     yield from _holdouts(settings, facts)
     yield from _size_drift(settings, facts)
 
@@ -1049,6 +1085,37 @@ def _members_eligible(facts: MartsFacts) -> Iterator[Any]:
                 or customer.birthday > date '{facts.as_of_date}' - interval '18 years'
         """,
         limit="no objection, no minor",
+    )
+
+
+def _required_columns(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    wide = f"{facts.schema}.customer_360"
+    needed = [
+        (segment, column)
+        for segment, definition in sorted(settings.active_segments.items())
+        for column in definition.requires
+        if facts.exists(facts.schema, "customer_360", column)
+    ]
+    if not needed:
+        return
+    empty = " union all ".join(
+        f"select {literal(segment)} as segment, {literal(column)} as lacks, "
+        f"{literal(_FILLED_BY.get(column, _FILLED_BY_OTHERS))} as filled_by "
+        f"where not exists (select 1 from {wide} where {column} is not null)"
+        for segment, column in needed
+    )
+    yield _rule(
+        "segment_members",
+        "required_columns",
+        "Every column that a segment requires holds a value for somebody.",
+        empty,
+        severity="warning",
+        limit="the columns under `requires` in segments.yml not empty for everybody",
+        action="The segment has no members until then. Let a source deliver the column, or set "
+        "`enabled: false` for the segment in segments.yml.",
+        measure="select string_agg(lacking, '; ') from ("
+        "select segment || ' lacks ' || string_agg(lacks || ' (' || filled_by || ')', ', ') "
+        f"as lacking from ({empty}) as t group by segment order by segment) as by_segment",
     )
 
 

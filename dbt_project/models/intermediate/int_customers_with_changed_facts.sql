@@ -1,0 +1,50 @@
+{#- Empty in a full build. -#}
+
+with
+
+{% if builds_on_last_build() -%}
+changed_orders as (
+    select * from {{ ref('int_customers_with_changed_orders') }}
+),
+
+changed_products as (
+    select * from {{ ref('int_changed_products') }}
+),
+
+lines as (
+    select * from {{ ref('int_order_lines_unioned') }}
+),
+
+orders as (
+    select * from {{ ref('int_orders') }}
+),
+
+of_changed_products as (
+    select distinct
+        lines.source,
+        lines.order_id
+    from lines
+    inner join changed_products
+        on
+            lines.source = changed_products.source
+            and lines.product_id = changed_products.product_id
+),
+
+final as (
+    select customer_id from changed_orders
+    union
+    select orders.customer_id
+    from orders
+    inner join of_changed_products
+        on
+            orders.source = of_changed_products.source
+            and orders.order_id = of_changed_products.order_id
+    where orders.customer_id is not null
+)
+{%- else -%}
+final as (
+    {{ empty_relation({'customer_id': dbt.type_string()}) }}
+)
+{%- endif %}
+
+select * from final
