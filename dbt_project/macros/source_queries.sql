@@ -23,6 +23,7 @@
         'discount_tax_amount': 'numeric(28,6)',
         'delivered_at': 'timestamp with time zone',
         'refunds_order_id': dbt.type_string(),
+        'phone_e164': dbt.type_string(),
     }) }}
 {%- endmacro %}
 

@@ -38,6 +38,7 @@ _ABOUT_THE_BUILD = (
     "int_affected_records",
     "int_identity_components",
     "int_recomputed_orders",
+    "int_changed_products",
 )
 _PRIMARY_KEYS = {
     "raw_files.customers": ("source_name", "customer_key"),
@@ -48,6 +49,7 @@ _PRIMARY_KEYS = {
     "raw_woocommerce.orders": ("id",),
     "raw_woocommerce.orders__line_items": ("_dlt_parent_id", "_dlt_list_idx"),
     "raw_woocommerce.refunds": ("id",),
+    "raw_woocommerce.products": ("id",),
     "raw_hubspot.contacts": ("id",),
     "raw_hubspot.contacts__property_history": ("_dlt_parent_id", "_dlt_list_idx"),
     "raw_hubspot.deals": ("id",),
@@ -84,6 +86,9 @@ class _Shop:
             self._change_contact,
             self._till_customer,
             self._till_order,
+            self._till_order,
+            self._till_credit_note,
+            self._product,
             self._till_order_disappears,
             self._till_receipt,
             self._consent,
@@ -148,7 +153,9 @@ class _Shop:
             status=self._random.choice(["completed"] * 4 + ["processing", "failed", "cancelled"]),
             currency=self._random.choice(["EUR", "EUR", "USD", "CHF"]),
             date_created_gmt=self._moment(),
+            date_completed_gmt=self._random.choice([self._moment(), None]),
             total=self._random.choice(["10.00", "20.00", "0.00"]),
+            discount_total=self._random.choice(["1.00", "0.00", None]),
             customer_id=account["id"] if account and self._random.random() < 0.5 else 0,
             billing_email=self._random.choice([self._address(), self._address(), None]),
             billing_last_name=self._surname(),
@@ -264,8 +271,29 @@ class _Shop:
             email=self._random.choice([self._address(), None]),
             ordered_at=self._moment(),
             status="completed",
-            currency="EUR",
+            currency=self._random.choice(["EUR", "USD"]),
             total_amount="15.00",
+            delivered_at=self._random.choice([self._moment(), None]),
+        )
+
+    def _till_credit_note(self) -> None:
+        self._put(
+            "raw_files.orders",
+            source_name="till",
+            order_key=f"n{self._random.randrange(PERSONS // 3)}",
+            ordered_at=self._moment(10),
+            status=self._random.choice(["completed", "completed", "cancelled"]),
+            currency="EUR",
+            total_amount=self._random.choice(["-5.00", "-15.00", "5.00"]),
+            refunds_order_key=f"t{self._random.randrange(PERSONS)}",
+        )
+
+    def _product(self) -> None:
+        self._put(
+            "raw_woocommerce.products",
+            id=self._random.randrange(3),
+            name="thing",
+            category_name=self._random.choice(["cups", "plates", None]),
         )
 
     def _till_order_disappears(self) -> None:
