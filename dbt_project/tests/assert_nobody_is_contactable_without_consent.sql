@@ -1,6 +1,7 @@
 -- Fails closed: contactable means dated evidence of the required strength and nothing newer against
 -- it, checked here against the events by themselves.
 {{ config(tags=['transform']) }}
+{%- set levels = ['double', 'single', 'existing_customer'] %}
 
 with
 
@@ -29,7 +30,9 @@ consent as (
         on
             contactable.address = events.address
             and contactable.channel = events.channel
-            and events.evidence in ('double', 'single', 'existing_customer')
+            and events.evidence in {{ sql_texts(
+                levels[:levels.index(var('minimum_consent')) + 1]
+            ) }}
     group by contactable.customer_id, contactable.channel, contactable.address
 ),
 
@@ -49,11 +52,7 @@ select
     consent.customer_id,
     'no dated consent' as fault
 from consent
-where
-    consent.consented_at is null
-    {%- if var('minimum_consent') == 'double' %}
-    or consent.confirmed_at is null
-    {%- endif %}
+where consent.consented_at is null
 union all
 select
     consent.customer_id,

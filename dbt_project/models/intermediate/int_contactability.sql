@@ -1,14 +1,12 @@
-{%- set levels = {'double': 3, 'single': 2, 'existing_customer': 1} -%}
+{#- The strongest first. -#}
+{%- set levels = ['double', 'single', 'existing_customer'] -%}
 {%- if var('minimum_consent') not in levels -%}
     {{ exceptions.raise_compiler_error(
         "dbt variable minimum_consent is '" ~ var('minimum_consent') ~ "'. Allowed: "
         ~ levels | join(', ') ~ "."
     ) }}
 {%- endif -%}
-{%- set sufficient = [] -%}
-{%- for level, rank in levels.items() if rank >= levels[var('minimum_consent')] -%}
-    {%- do sufficient.append(level) -%}
-{%- endfor -%}
+{%- set sufficient = levels[:levels.index(var('minimum_consent')) + 1] -%}
 
 with
 
