@@ -317,6 +317,11 @@ def _marts(dsn: str) -> dict[str, list[str]]:
     }
 
 
+def _drawn_days(first: date, last: date, count: int) -> list[date]:
+    days = range(first.toordinal(), last.toordinal() + 1)
+    return [date.fromordinal(day) for day in random.Random(1997).sample(days, count)]
+
+
 def _assert_same_marts(late: dict[str, list[str]], then: dict[str, list[str]]) -> None:
     assert set(late) == set(then)
     differences = {
@@ -347,11 +352,6 @@ def _night(dsn: str, as_of: date, variables: dict[str, Any]) -> None:
     with psycopg.connect(dsn) as connection:
         predict(connection, as_of, lambda line: None)
     build(dsn, as_of.isoformat(), "--select", "tag:segment", **variables)
-
-
-def _drawn_days(first: date, last: date, count: int) -> list[date]:
-    days = range(first.toordinal(), last.toordinal() + 1)
-    return [date.fromordinal(day) for day in random.Random(1997).sample(days, count)]
 
 
 @pytest.mark.parametrize(
