@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def warehouse_dsn(postgres: object) -> Iterator[str]:
 def module_warehouse_dsn(postgres: object) -> Iterator[str]:
     """As `warehouse_dsn`, shared by the tests of one module."""
     yield from _fresh_database(postgres)
+
+
+@pytest.fixture
+def new_warehouse(postgres: object) -> Iterator[Callable[[], str]]:
+    """Makes as many fresh warehouses as a test compares; each call returns another one's URI."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(contextmanager(_fresh_database)(postgres))
 
 
 def _fresh_database(server: object) -> Iterator[str]:

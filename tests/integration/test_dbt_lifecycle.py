@@ -1,4 +1,4 @@
-"""lifecycle_intervals and its companions against the day-by-day reference, on generated histories.
+"""lifecycle_intervals and its companions against the plain reference, on generated histories.
 
 Hypothesis makes the persons; one dbt run computes all of them; then every stay is compared.
 """
@@ -6,48 +6,17 @@ Hypothesis makes the persons; one dbt run computes all of them; then every stay 
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import date
 from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from tests.integration.dbt_support import build, create_raw_tables, insert, query
-from tests.integration.lifecycle_reference import Person, Rules, Stay, stays
+from tests.integration.lifecycle_histories import AS_OF, persons
+from tests.integration.lifecycle_reference import Person, Rules, Stay, schedule, stays_until
 
 pytestmark = pytest.mark.integration
-
-FIRST_DAY = date(2023, 1, 1)
-AS_OF = date(2025, 12, 31)
-HORIZON = AS_OF + timedelta(days=1000)
-
-# Gaps around every boundary of the default rules (14, 30, 60, 120, 180, 240, 365, 720 days), short
-# rhythms that clamp, and long silences.
-_GAPS = st.one_of(
-    st.integers(0, 40),
-    st.sampled_from([27, 28, 29, 30, 31, 55, 56, 57, 119, 120, 121, 239, 240, 241, 364, 365, 366]),
-    st.integers(0, 800),
-)
-
-
-@st.composite
-def _days(draw: st.DrawFn, most: int) -> frozenset[date]:
-    day = FIRST_DAY + timedelta(days=draw(st.integers(0, 700)))
-    days = set()
-    for gap in draw(st.lists(_GAPS, max_size=most)):
-        day += timedelta(days=gap)
-        if day <= AS_OF:
-            days.add(day)
-    return frozenset(days)
-
-
-_PERSONS = st.builds(
-    Person,
-    known_on=st.dates(FIRST_DAY, AS_OF),
-    signs=_days(most=4),
-    orders=_days(most=14),
-)
 
 RULES = [
     Rules(),
@@ -68,8 +37,8 @@ RULES = [
 ]
 
 
-def _generated(count: int) -> list[Person]:
-    persons: list[Person] = []
+def _generated(count: int, rules: Rules) -> list[Person]:
+    found: list[Person] = []
 
     @settings(
         max_examples=count,
@@ -79,15 +48,15 @@ def _generated(count: int) -> list[Person]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(_PERSONS)
+    @given(persons(rules))
     def collect(person: Person) -> None:
-        persons.append(person)
+        found.append(person)
 
     collect()
-    return persons
+    return found
 
 
-def _land(dsn: str, persons: list[Person]) -> None:
+def _land(dsn: str, people: list[Person]) -> None:
     create_raw_tables(dsn, "files")
     insert(
         dsn,
@@ -100,7 +69,7 @@ def _land(dsn: str, persons: list[Person]) -> None:
                 # The first moment of the business day, which is the day before in UTC.
                 "created_at": f"{person.known_on} 00:00 Europe/Berlin",
             }
-            for number, person in enumerate(persons)
+            for number, person in enumerate(people)
         ),
     )
     insert(
@@ -113,7 +82,7 @@ def _land(dsn: str, persons: list[Person]) -> None:
                 "evidence": "single",
                 "occurred_at": f"{sign} 23:59:59 Europe/Berlin",
             }
-            for number, person in enumerate(persons)
+            for number, person in enumerate(people)
             for sign in person.signs
         ),
     )
@@ -130,7 +99,7 @@ def _land(dsn: str, persons: list[Person]) -> None:
                 "currency": "EUR",
                 "total_amount": "10.00",
             }
-            for number, person in enumerate(persons)
+            for number, person in enumerate(people)
             for order in person.orders
             # Several orders on a day are one order day.
             for copy, hour in enumerate(["00:00", "23:59"][: 1 + order.day % 2])
@@ -146,9 +115,9 @@ def _variables(rules: Rules) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["default rules", "other rules"])
-def test_sql_and_day_by_day_reference_agree(warehouse_dsn: str, rules: Rules) -> None:
-    persons = _generated(400)
-    _land(warehouse_dsn, persons)
+def test_sql_and_plain_reference_agree(warehouse_dsn: str, rules: Rules) -> None:
+    people = _generated(800, rules)
+    _land(warehouse_dsn, people)
 
     build(
         warehouse_dsn,
@@ -174,12 +143,12 @@ def test_sql_and_day_by_day_reference_agree(warehouse_dsn: str, rules: Rules) ->
     ):
         projected[number].append((stage, from_date))
 
-    assert len(actual) == len(persons) >= 300
+    assert len(actual) == len(people) >= 700
     seen = {stage for person in actual.values() for stage, _, _ in person}
     assert len(seen) == 10, "the generated histories must reach every stage"
-    for number, person in enumerate(persons):
-        assert actual[number] == stays(person, AS_OF, rules), person
-        coming = [(stage, start) for stage, start, _ in stays(person, HORIZON, rules)]
-        assert projected[number] == [step for step in coming if step[1] > AS_OF], person
+    for number, person in enumerate(people):
+        steps = schedule(person, rules)
+        assert actual[number] == stays_until(AS_OF, steps), person
+        assert projected[number] == [step for step in steps if step[1] > AS_OF], person
     transitions = query(warehouse_dsn, "select count(*) from lifecycle_transitions")
     assert transitions == [(sum(len(person) - 1 for person in actual.values()),)]

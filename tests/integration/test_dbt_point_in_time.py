@@ -3,12 +3,16 @@
 The generated shop has events on both sides of the as-of day, many at the very edge of it. It is
 built once with everything and once with what the vendors knew by then; every mart must be the same,
 but for the columns that vendors overwrite without keeping a history (the models' YAML names them).
+So it is with the real orders of CDNOW. Days are drawn at random from a seed: a test's id names its
+day.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +20,9 @@ import psycopg
 import pytest
 
 from kundenkreis.predictions import predict
+from kundenkreis.settings import load_settings, repository_root
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+from tests.reference.real_shops import FileOrder, cdnow_orders
 
 pytestmark = pytest.mark.integration
 
@@ -354,6 +360,21 @@ def _marts(dsn: str) -> dict[str, list[str]]:
     }
 
 
+def _drawn_days(first: date, last: date, count: int) -> list[date]:
+    days = range(first.toordinal(), last.toordinal() + 1)
+    return [date.fromordinal(day) for day in random.Random(1997).sample(days, count)]
+
+
+def _assert_same_marts(late: dict[str, list[str]], then: dict[str, list[str]]) -> None:
+    assert set(late) == set(then)
+    differences = {
+        table: (sorted(set(late[table]) - set(rows))[:3], sorted(set(rows) - set(late[table]))[:3])
+        for table, rows in then.items()
+        if late[table] != rows
+    }
+    assert differences == {}, "by mart: built late only, built then only"
+
+
 def _remember_value_parameters(dsn: str) -> None:
     """Orders at random moments fit no model, so an earlier night's parameters score."""
     with psycopg.connect(dsn) as connection:
@@ -393,8 +414,12 @@ def _everything_held_something(dsn: str) -> None:
 
 @pytest.mark.parametrize(
     "as_of",
-    [date(2026, 3, 29), date(2025, 10, 26)],
-    ids=["a day of 23 hours", "a day of 25 hours"],
+    [
+        pytest.param(date(2026, 3, 29), id="a day of 23 hours"),
+        pytest.param(date(2025, 10, 26), id="a day of 25 hours"),
+        *_drawn_days(date(2025, 1, 1), date(2026, 12, 31), 1),
+    ],
+    ids=str,
 )
 def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
     _land(warehouse_dsn, _Shop(as_of))
@@ -414,10 +439,72 @@ def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) ->
     assert len(then) >= 15
     empty = [table for table, rows in then.items() if not rows]
     assert empty == [], "every mart must hold something to compare"
-    differences = {
-        table: (sorted(set(late[table]) - set(rows))[:3], sorted(set(rows) - set(late[table]))[:3])
-        for table, rows in then.items()
-        if late[table] != rows
-    }
-    assert differences == {}, "by mart: built late only, built then only"
+    _assert_same_marts(late, then)
     _everything_held_something(warehouse_dsn)
+
+
+# Every tenth customer of CDNOW, under the rules of examples/cdnow.
+
+_MUST_HOLD_ROWS = {
+    "customer_rfm",
+    "customer_value",
+    "customer_360",
+    "customers",
+    "history_rfm_cutoffs",
+    "history_stage_changes",
+    "history_value_parameters",
+    "kpi_daily",
+    "lifecycle_intervals",
+    "lifecycle_projections",
+    "lifecycle_transitions",
+    "orders",
+    "segment_members",
+}
+
+
+@pytest.fixture(scope="module")
+def cdnow(shared_data: Path) -> dict[int, FileOrder]:
+    """The orders of every tenth customer by row of the file, for want of order numbers."""
+    orders = enumerate(cdnow_orders(shared_data / "cdnow"))
+    return {row: order for row, order in orders if int(order.customer) % 10 == 0}
+
+
+def _land_cdnow(dsn: str, orders: dict[int, FileOrder]) -> None:
+    create_raw_tables(dsn, "files")
+    insert(
+        dsn,
+        "raw_files.orders",
+        (
+            {
+                "source_name": "cdnow",
+                "order_key": str(row),
+                "customer_key": order.customer,
+                "ordered_at": f"{order.day} 00:00 America/New_York",
+                "status": "completed",
+                "currency": "USD",
+                "total_amount": order.value,
+            }
+            for row, order in orders.items()
+        ),
+    )
+
+
+@pytest.mark.parametrize("as_of", _drawn_days(date(1997, 2, 1), date(1998, 6, 15), 2), ids=str)
+def test_a_night_of_cdnow_built_late_equals_the_night(
+    new_warehouse: Callable[[], str], cdnow: dict[int, FileOrder], as_of: date
+) -> None:
+    variables = load_settings(repository_root() / "examples" / "cdnow").dbt_vars()
+    known = {row: order for row, order in cdnow.items() if order.day <= as_of}
+    assert len(known) < len(cdnow), "nothing comes later"
+
+    marts = []
+    for orders in (cdnow, known):
+        dsn = new_warehouse()
+        _land_cdnow(dsn, orders)
+        _night(dsn, as_of, variables)
+        marts.append(_marts(dsn))
+
+    late, then = marts
+    assert {table for table, rows in then.items() if rows} >= _MUST_HOLD_ROWS
+    assert len(then["orders"]) == len(known)
+    _assert_same_marts(late, then)

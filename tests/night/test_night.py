@@ -10,6 +10,7 @@ import pytest
 
 from kundenkreis.settings import home
 from tests.night.conftest import FIRST_NIGHT, Household
+from tests.rfm_scores import assert_scores_follow_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.night]
 SECOND_NIGHT = FIRST_NIGHT + timedelta(days=1)
@@ -35,6 +36,15 @@ def test_the_first_night_delivers_what_the_marts_say(shop: Household) -> None:
     wanted = shop.desired_audiences()
     assert sum(map(len, wanted.values())) > 50, "the shop is too small to prove anything"
     assert_audiences_are_as_the_marts_say(shop)
+
+
+def test_scores_follow_values(shop: Household) -> None:
+    assert_scores_follow_values(
+        shop.rows(
+            "select recency_days, frequency, monetary, r_score, f_score, m_score "
+            "from marts.customer_rfm"
+        )
+    )
 
 
 def test_nobody_who_opted_out_is_in_an_audience_of_ours(shop: Household) -> None:

@@ -16,6 +16,7 @@ import pytest
 from kundenkreis.predictions import bgnbd, gamma_gamma
 
 DAYS_PER_WEEK = 7
+CALIBRATION_END = date(1997, 9, 30)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,24 @@ def sample(shared_data: Path) -> dict[str, np.ndarray]:
     for name in ("t_x", "T"):  # rounded in the file; whole days in truth
         columns[name] = np.round(columns[name] * DAYS_PER_WEEK) / DAYS_PER_WEEK
     return columns
+
+
+def _order_days(file: Path, end: date) -> dict[str, dict[date, float]]:
+    """What each customer paid on each day with an order."""
+    days: dict[str, dict[date, float]] = defaultdict(lambda: defaultdict(float))
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as stream:
+        for row in csv.DictReader(stream):
+            day = date.fromisoformat(row["date"])
+            if day <= end:
+                days[row["customer_id"]][day] += float(row["amount"])
+    return days
+
+
+def _counts(amounts: dict[date, float], end: date) -> tuple[int, int, int, float]:
+    """x, t_x and T in days, and m_x."""
+    first, *later = sorted(amounts)
+    mean = sum(amounts[day] for day in later) / len(later) if later else 0.0
+    return len(later), (max(amounts) - first).days, (end - first).days, mean
 
 
 def counted(x: np.ndarray, t_x: np.ndarray, T: np.ndarray) -> bgnbd.OrderCounts:
@@ -73,7 +92,23 @@ def test_the_conditional_expectation_of_the_paper() -> None:
     assert got[0] == pytest.approx(1.226, abs=5e-4)
 
 
-# The CDNOW sample, fitted.
+# The CDNOW sample, counted and fitted.
+
+
+def test_the_counts_of_the_sample_are_those_of_its_orders(shared_data: Path) -> None:
+    """In weeks up to 1997-09-30, orders of one day as one; the first order is no repeat."""
+    folder = shared_data / "cdnow"
+    days = _order_days(folder / "cdnow_sample.csv", CALIBRATION_END)
+    counts = {customer: _counts(amounts, CALIBRATION_END) for customer, amounts in days.items()}
+    with gzip.open(folder / "btyd_per_customer.csv.gz", "rt") as stream:
+        expected = {
+            row["customer_id"]: [float(row[name]) for name in ("x", "t_x", "T", "m_x")]
+            for row in csv.DictReader(stream)
+        }
+    assert counts.keys() == expected.keys()
+    for customer, (x, t_x, T, m_x) in counts.items():
+        weeks = (x, t_x / DAYS_PER_WEEK, T / DAYS_PER_WEEK, m_x)
+        assert weeks == pytest.approx(expected[customer], abs=1e-8), customer
 
 
 def test_bgnbd_of_the_cdnow_sample(
@@ -87,10 +122,15 @@ def test_bgnbd_of_the_cdnow_sample(
     assert (parameters.r, parameters.alpha, parameters.a, parameters.b) == pytest.approx(
         (0.2426, 4.4136, 0.7929, 2.4259), abs=1e-4
     )
+    published = expected["published"]
+    for name in ("r", "alpha", "a", "b"):
+        assert round(getattr(parameters, name), 3) == published[name], name
+    customer = map(np.atleast_1d, (2.0, 30.43, 38.86))
+    assert round(float(bgnbd.expected_orders(parameters, 39, *customer)[0]), 3) == 1.226
     assert fit.log_likelihood == pytest.approx(-9582.43, abs=0.01)
     assert fit.log_likelihood == pytest.approx(expected["loglik"], abs=1e-4)
     assert bgnbd.log_likelihood(parameters, counts) == pytest.approx(fit.log_likelihood, abs=1e-6)
-    rounded = bgnbd.Parameters(*(expected["published"][name] for name in ("r", "alpha", "a", "b")))
+    rounded = bgnbd.Parameters(*(published[name] for name in ("r", "alpha", "a", "b")))
     assert bgnbd.log_likelihood(rounded, counts) == pytest.approx(
         expected["loglik_at_published"], abs=1e-4
     )
@@ -118,6 +158,9 @@ def test_gamma_gamma_of_the_cdnow_sample(
     assert (parameters.p, parameters.q, parameters.v) == pytest.approx(
         (6.25, 3.74, 15.44), abs=0.005
     )
+    for name in ("p", "q", "v"):
+        published = reference["btyd_sample"]["gamma_gamma"]["published"][name]
+        assert round(getattr(parameters, name), 2) == published, name
     expected = reference["btyd_sample"]["gamma_gamma"]["loglik"]
     assert fit.log_likelihood == pytest.approx(expected, abs=1e-3)
     assert gamma_gamma.log_likelihood(parameters, values) == pytest.approx(
@@ -144,20 +187,9 @@ def test_every_customer_of_the_cdnow_sample(sample: dict[str, np.ndarray]) -> No
 
 def test_the_whole_cohort(shared_data: Path, reference: dict[str, Any]) -> None:
     """Day resolution, same-day orders merged, the customer who paid nothing left out of values."""
-    end = date(1997, 9, 30)
-    days: dict[str, dict[date, float]] = defaultdict(lambda: defaultdict(float))
-    with gzip.open(shared_data / "cdnow" / "cdnow_master.csv.gz", "rt") as stream:
-        for row in csv.DictReader(stream):
-            day = date.fromisoformat(row["date"])
-            if day <= end:
-                days[row["customer_id"]][day] += float(row["amount"])
+    days = _order_days(shared_data / "cdnow" / "cdnow_master.csv.gz", CALIBRATION_END)
     assert len(days) == reference["btyd_full"]["n"]
-    table = []
-    for amounts in days.values():
-        first, *later = sorted(amounts)
-        mean = sum(amounts[day] for day in later) / len(later) if later else 0.0
-        last = (max(amounts) - first).days
-        table.append((len(later), last, (end - first).days, mean))
+    table = [_counts(amounts, CALIBRATION_END) for amounts in days.values()]
     x, t_x, T, m_x = np.array(table, dtype=float).T
     orders, fit = bgnbd.fit(counted(x, t_x / DAYS_PER_WEEK, T / DAYS_PER_WEEK))
     value, value_fit = gamma_gamma.fit(_values(x, m_x))
