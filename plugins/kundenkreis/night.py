@@ -89,7 +89,7 @@ def transform(run: RunContext) -> Summary:
     counts = _dbt_build(run, schema, "tag:transform")
     reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
-    rejected = _quarantine_rejected_orders(run)
+    rejected = _quarantine_rejected_rows(run)
     return {"schema_name": schema, "dbt": counts, "rejected": rejected}
 
 
@@ -225,15 +225,17 @@ def _dbt_build(run: RunContext, schema: str, select: str, **variables: Any) -> d
         )
 
 
-def _quarantine_rejected_orders(run: RunContext) -> int:
-    """Keep the orders that the order policy could not use, with the reason dbt gives them."""
+def _quarantine_rejected_rows(run: RunContext) -> int:
+    """Keep the orders and the spend that could not be priced, with the reason dbt gives them."""
     from kundenkreis.warehouse.connection import connect
     from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 
     with connect(run.dsn) as connection:
         rows = connection.execute(
             "select source, table_name, record_key, reason_code, reason, payload::jsonb "
-            "from intermediate.int_orders_rejected"
+            "from intermediate.int_orders_rejected union all "
+            "select source, table_name, record_key, reason_code, reason, payload::jsonb "
+            "from intermediate.int_spend_rejected"
         ).fetchall()
         return record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
 

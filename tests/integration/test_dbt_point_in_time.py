@@ -140,6 +140,17 @@ def _land(dsn: str, shop: _Shop) -> None:
                 ),
                 occurred_at=occurred_at,
             )
+    for number in range(60):
+        add(
+            "raw_files.spend",
+            source_name="advertising",
+            acquisition_source=shop.choice("Paid_Search", "paid_social"),
+            spent_on=shop.moment().astimezone(_BERLIN).date(),
+            currency=shop.choice("EUR", "USD", "CHF"),
+            amount=shop.choice("100", "33.33"),
+            content_hash="file",
+            row_number=number,
+        )
     for table, listed in rows.items():
         insert(dsn, table, listed)
     with psycopg.connect(dsn) as connection:
@@ -208,6 +219,7 @@ def _add_contact(add: Any, shop: _Shop, email: str) -> None:
         email=email,
         firstname="new",
         hs_language=shop.choice("de", "en", None),
+        hs_analytics_source=shop.choice("PAID_SEARCH", "PAID_SOCIAL", None),
         createdate=created_at,
         lastmodifieddate=max(created_at, shop.moment()),
         hs_lead_status="OPEN" if lead_since else None,
@@ -254,6 +266,7 @@ def _forget_what_came_later(dsn: str, as_of: date) -> None:
         "activation.subscriber_states": "state_changed_at",
     }
     with psycopg.connect(dsn) as connection:
+        connection.execute(f"delete from raw_files.spend where spent_on > '{as_of}'")
         for table, column in dated.items():
             deleted = connection.execute(f"delete from {table} where {is_later(column)}")
             assert deleted.rowcount > 0, f"{table}: nothing to forget"

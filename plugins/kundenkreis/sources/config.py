@@ -37,6 +37,7 @@ class Entity(StrEnum):
     ORDERS = "orders"
     PRODUCTS = "products"
     CONSENT_EVENTS = "consent_events"
+    SPEND = "spend"
 
 
 ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
@@ -85,11 +86,17 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "occurred_at": "timestamp",
         "wording": "text",
     },
+    Entity.SPEND: {
+        "acquisition_source": "text",
+        "spent_on": "day",
+        "currency": "text",
+        "amount": "amount",
+    },
 }
 """The canonical columns a file's columns are mapped to, with their kind.
 
 ``factor`` is a decimal that is multiplied (10 digits before and 9 after the point), ``amount`` a
-decimal sum (20 before, 18 after).
+decimal sum (20 before, 18 after). ``day`` is a calendar day as written, whatever the time zone.
 """
 
 _CANONICAL: list[JsonValue] = list(
@@ -102,6 +109,7 @@ REQUIRED_COLUMNS: dict[Entity, tuple[str, ...]] = {
     Entity.ORDERS: ("ordered_at", "status", "currency", "total_amount"),
     Entity.PRODUCTS: ("product_key",),
     Entity.CONSENT_EVENTS: ("email", "evidence"),
+    Entity.SPEND: ("acquisition_source", "spent_on", "currency", "amount"),
 }
 """Columns that must be mapped, and whose empty cells send a row to quarantine."""
 
