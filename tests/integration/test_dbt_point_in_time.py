@@ -266,7 +266,8 @@ def _forget_what_came_later(dsn: str, as_of: date) -> None:
         "activation.subscriber_states": "state_changed_at",
     }
     with psycopg.connect(dsn) as connection:
-        connection.execute(f"delete from raw_files.spend where spent_on > '{as_of}'")
+        spent_later = f"delete from raw_files.spend where spent_on > '{as_of}'"
+        assert connection.execute(spent_later).rowcount > 0
         for table, column in dated.items():
             deleted = connection.execute(f"delete from {table} where {is_later(column)}")
             assert deleted.rowcount > 0, f"{table}: nothing to forget"

@@ -205,7 +205,8 @@ FILES = (
     Landed(
         "spend",
         ("source_name", "content_hash", "row_number"),
-        not_null=("acquisition_source", "spent_on", "currency", "amount"),
+        required=("currency",),
+        not_null=("acquisition_source", "spent_on", "amount"),
         times=("spent_on",),
         not_negative=("amount",),
         single_oddity="info",  # advertisers are sometimes paid back
