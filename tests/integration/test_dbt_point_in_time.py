@@ -17,6 +17,7 @@ import pytest
 
 from kundenkreis.predictions import predict
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+from tests.integration.kpi_reference import assert_kpis_match
 
 pytestmark = pytest.mark.integration
 
@@ -355,7 +356,7 @@ def _night(dsn: str, as_of: date, variables: dict[str, Any]) -> None:
 def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
     _land(warehouse_dsn, _Shop(as_of))
     _remember_value_parameters(warehouse_dsn)
-    variables = {
+    variables: dict[str, Any] = {
         "enabled_sources": ["files", "hubspot", "woocommerce"],
         "exchange_rates": {"USD": 0.9},
         "segments": SEGMENTS,
@@ -376,3 +377,4 @@ def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) ->
         if late[table] != rows
     }
     assert differences == {}, "by mart: built late only, built then only"
+    assert_kpis_match(warehouse_dsn, as_of, variables["exchange_rates"])
