@@ -1,4 +1,4 @@
--- The last month of lifecycle_matrix_monthly, which adds up changes, is what comparing its two dates
+-- The last month of lifecycle_matrix_monthly, which adds up changes, is what comparing its two days
 -- customer by customer gives.
 {{ config(tags=['transform']) }}
 

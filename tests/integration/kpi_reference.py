@@ -95,7 +95,9 @@ def _cohort_months(dsn: str) -> tuple[Rows, Rows]:
     first_orders = dict(
         query(dsn, "select customer_id, min(order_date) from orders where is_counted group by 1")
     )
-    transitions = query(dsn, "select customer_id, changed_on, cohort_month from lifecycle_transitions")
+    transitions = query(
+        dsn, "select customer_id, changed_on, cohort_month from lifecycle_transitions"
+    )
     actual = {(customer, changed_on): month for customer, changed_on, month in transitions}
     return actual, {
         (customer, changed_on): first_orders.get(customer) and _month(first_orders[customer])
@@ -154,16 +156,16 @@ def _retention(dsn: str, as_of: date) -> tuple[Rows, Rows]:
     return _by_key(dsn, 2, "select * from kpi_cohort_retention"), expected
 
 
-def _acquisition_cost(
-    dsn: str, as_of: date, exchange_rates: dict[str, float]
-) -> tuple[Rows, Rows]:
+def _acquisition_cost(dsn: str, as_of: date, exchange_rates: dict[str, float]) -> tuple[Rows, Rows]:
     spend: dict[Any, Decimal] = defaultdict(Decimal)
     for source, spent_on, currency, amount in query(
         dsn, "select acquisition_source, spent_on, currency, amount from raw_files.spend"
     ):
         rate = {"EUR": 1, **exchange_rates}.get(currency)
         if rate and spent_on <= as_of:
-            spend[_month(spent_on), source.lower()] += _rounded(Fraction(amount) * Fraction(str(rate)))
+            spend[_month(spent_on), source.lower()] += _rounded(
+                Fraction(amount) * Fraction(str(rate))
+            )
     won: dict[Any, list[Decimal]] = defaultdict(list)
     for source, first_order, total in query(
         dsn, "select acquisition_source, first_order_date, revenue_total from customer_360"

@@ -307,7 +307,9 @@ def test_the_queries_of_the_lifecycle_page_run(landed: str) -> None:
         "from marts.kpi_acquisition_cost",
         "from marts.kpi_acquisition_cost_by_stage",
     ]
-    (two_dates,) = [rows for text, rows in zip(queries, found, strict=True) if "before.stage" in text]
+    (two_dates,) = [
+        rows for text, rows in zip(queries, found, strict=True) if "before.stage" in text
+    ]
     assert sorted(two_dates) == query(
         landed,
         "select from_stage, to_stage, customers, share_of_from_stage"

@@ -181,7 +181,7 @@ def test_spend_of_a_source_and_day_comes_from_the_latest_file_that_has_both(
     (tmp_path / "1.csv").write_text(header + "Google,2026-03-01,5\nGoogle,2026-03-02,7\n")
     (tmp_path / "2.csv").write_text(header + "google,2026-03-02,8\ngoogle,2026-03-02,1.5\n")
     load(warehouse_dsn, tmp_path, spend)
-    rows = "select acquisition_source, spent_on, amount, currency from raw_files.spend order by 2, 3"
+    rows = "select acquisition_source, spent_on, amount, currency from raw_files.spend order by 2,3"
     first, second = date(2026, 3, 1), date(2026, 3, 2)
     assert query(warehouse_dsn, rows) == [
         ("Google", first, 5, "EUR"),

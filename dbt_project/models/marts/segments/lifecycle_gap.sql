@@ -18,10 +18,6 @@ segment_members as (
     select * from {{ ref('segment_members') }}
 ),
 
-audiences as (
-    {{ configured_audiences() }}
-),
-
 stages_named_by_segments as (
     {{ stages_named_by_segments() }}
 ),
@@ -44,9 +40,11 @@ stage_channels as (
 sent_segments as (
     {%- if destinations %}
     select distinct
-        destination as channel,
-        segment
-    from audiences
+        audiences.destination as channel,
+        audiences.segment
+    from (
+        {{ configured_audiences() }}
+    ) as audiences
     {%- else %}
     {%- for segment in var('segments') %}
     select

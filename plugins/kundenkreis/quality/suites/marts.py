@@ -1186,8 +1186,7 @@ def _kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     percent = settings.model.churn_rate_alarm_percent
     limit = "1.5 times the mean of the 90 days before" if percent is None else f"{percent} %"
     alarmed = (
-        f"select day, churn_rate from {table} "
-        f"where day = date '{facts.as_of_date}' and churn_alarm"
+        f"select day, churn_rate from {table} where day = date '{facts.as_of_date}' and churn_alarm"
     )
     yield _rule(
         "kpi_daily",
