@@ -31,3 +31,17 @@
         analyze {{ this }}
     {%- endif -%}
 {%- endmacro %}
+
+
+{# Aggregate: the distinct texts of a group, sorted, with commas between; null without any. #}
+{% macro comma_separated(column) -%}
+    {{ return(adapter.dispatch('comma_separated', 'kundenkreis')(column)) }}
+{%- endmacro %}
+
+{% macro default__comma_separated(column) -%}
+    listagg(distinct {{ column }}, ',') within group (order by {{ column }})
+{%- endmacro %}
+
+{% macro postgres__comma_separated(column) -%}
+    string_agg(distinct {{ column }}, ',' order by {{ column }})
+{%- endmacro %}

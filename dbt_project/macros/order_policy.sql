@@ -103,3 +103,15 @@
         {%- endif %}
     end
 {%- endmacro %}
+
+
+{# Reporting currency per unit of a currency that is not an order's: one, or a configured rate; null
+   where there is none. #}
+{% macro configured_exchange_rate(currency) -%}
+    case
+        when {{ currency }} = {{ sql_text(var('reporting_currency')) }} then 1
+        {%- for configured, rate in var('exchange_rates').items() %}
+        when {{ currency }} = {{ sql_text(configured) }} then {{ rate }}
+        {%- endfor %}
+    end
+{%- endmacro %}

@@ -252,7 +252,7 @@ def _dbt_build(
 
 
 # Models whose rows go to the quarantine: source, table_name, record_key, reason_code, reason, payload.
-REJECTING_MODELS = ("int_orders_rejected", "int_records_rejected")
+REJECTING_MODELS = ("int_orders_rejected", "int_records_rejected", "int_spend_rejected")
 
 
 def _quarantine_rejected(run: RunContext, schema: str) -> int:

@@ -286,6 +286,12 @@ class ModelSettings(BaseModel):
     rfm_fixed_cutoffs: RfmFixedCutoffs = Field(
         default=RfmFixedCutoffs(), description="The cut points of rfm_cutoffs: fixed."
     )
+    churn_rate_alarm_percent: Decimal | None = Field(
+        None,
+        ge=0,
+        description="kpi_daily raises churn_alarm where churn_rate is above this; null: above 1.5 "
+        "times the mean of the shop's previous 90 days.",
+    )
     global_holdout_percent: Decimal = Field(
         Decimal(0),
         ge=0,
@@ -485,7 +491,13 @@ class Settings(BaseModel):
     def dbt_vars(self) -> dict[str, Any]:
         """The variables every dbt call gets; the run adds its date, schema and ids."""
         values: dict[str, Any] = json.loads(self.model.model_dump_json(exclude={"label_language"}))
-        for name in ("exchange_rates", "at_risk_factor", "churn_factor", "global_holdout_percent"):
+        for name in (
+            "exchange_rates",
+            "at_risk_factor",
+            "churn_factor",
+            "churn_rate_alarm_percent",
+            "global_holdout_percent",
+        ):
             values[name] = _numbers(values[name])
         fallback = _numbers(values["rfm_fallback_cutoffs"])
         fixed = values["rfm_fixed_cutoffs"]
@@ -626,6 +638,8 @@ def _numbers(value: Any) -> Any:
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in value]
+    if value is None:
+        return None
     number = float(value)
     return int(number) if number.is_integer() else number
 

@@ -70,6 +70,12 @@ RAW_TABLES: dict[str, dict[str, str]] = {
         "occurred_at": _TIME,
         "wording": _TEXT,
     },
+    "raw_files.spend": {
+        **_columns(_TEXT, "source_name acquisition_source currency content_hash"),
+        "spent_on": "date",
+        "amount": _NUMBER,
+        "row_number": "bigint",
+    },
     "raw_woocommerce.customers": {
         "id": "bigint",
         "date_created_gmt": _TIME,

@@ -99,6 +99,12 @@ select
     (2 + n % 3)::numeric as unit_price, 2::numeric as line_amount, 'hash' as content_hash,
     n::bigint as row_number, '1' as _dlt_load_id, timestamptz '2026-04-01 00:20:00+00' as loaded_at
 from generate_series(1, 300) as n;
+create table raw_files.spend as
+select
+    'advertising' as source_name, 'paid_search' as acquisition_source,
+    date '2026-03-31' - n as spent_on, 'EUR' as currency, 25::numeric as amount,
+    'hash' as content_hash, n::bigint as row_number, '1' as _dlt_load_id
+from generate_series(1, 50) as n;
 
 insert into activation.subscriber_states
     (destination, address, state, evidence, state_changed_at, vendor_id, read_at, run_id)
@@ -138,6 +144,14 @@ files:
         status: {constant: completed}
         currency: {constant: EUR}
         line_amount: Amount
+    - name: advertising
+      entity: spend
+      path: spend.csv
+      columns:
+        acquisition_source: Source
+        spent_on: Day
+        amount: Cost
+        currency: {constant: EUR}
 """
 
 

@@ -125,7 +125,10 @@ select
     case when frequency > 0 then 'buyers' else 'leads' end as segment, customer_id,
     date '2026-03-31' as member_since, false as is_holdout, is_contactable,
     case when not is_contactable then 'consent_unknown' end as not_contactable_because
-from customer_360
+from customer_360;
+create table kpi_daily as
+select day, 0.0123::numeric(9, 4) as churn_rate, day = date '2026-03-30' as churn_alarm
+from (values (date '2026-03-30'), (date '2026-03-31')) as days (day)
 """
 
 # A publication of an earlier night, with one customer less in a segment.

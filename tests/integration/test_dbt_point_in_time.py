@@ -22,6 +22,7 @@ import pytest
 from kundenkreis.predictions import predict
 from kundenkreis.settings import load_settings, repository_root
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+from tests.integration.kpi_reference import assert_kpis_match
 from tests.reference.real_shops import FileOrder, cdnow_orders
 
 pytestmark = pytest.mark.integration
@@ -150,6 +151,17 @@ def _land(dsn: str, shop: _Shop) -> None:
                 ),
                 occurred_at=occurred_at,
             )
+    for number in range(60):
+        add(
+            "raw_files.spend",
+            source_name="advertising",
+            acquisition_source=shop.choice("Paid_Search", "paid_social"),
+            spent_on=shop.moment().astimezone(_BERLIN).date(),
+            currency=shop.choice("EUR", "USD", "CHF"),
+            amount=shop.choice("100", "33.33"),
+            content_hash="file",
+            row_number=number,
+        )
     for table, listed in rows.items():
         insert(dsn, table, listed)
     with psycopg.connect(dsn) as connection:
@@ -247,6 +259,7 @@ def _add_contact(add: Any, shop: _Shop, email: str) -> None:
         email=email,
         firstname="new",
         hs_language=shop.choice("de", "en", None),
+        hs_analytics_source=shop.choice("PAID_SEARCH", "PAID_SOCIAL", None),
         createdate=created_at,
         lastmodifieddate=max(created_at, shop.moment()),
         hs_lead_status="OPEN" if lead_since else None,
@@ -294,6 +307,8 @@ def _forget_what_came_later(dsn: str, as_of: date) -> None:
         "activation.subscriber_states": "state_changed_at",
     }
     with psycopg.connect(dsn) as connection:
+        spent_later = f"delete from raw_files.spend where spent_on > '{as_of}'"
+        assert connection.execute(spent_later).rowcount > 0
         for table, column in dated.items():
             deleted = connection.execute(f"delete from {table} where {is_later(column)}")
             assert deleted.rowcount > 0, f"{table}: nothing to forget"
@@ -424,7 +439,7 @@ def _everything_held_something(dsn: str) -> None:
 def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
     _land(warehouse_dsn, _Shop(as_of))
     _remember_value_parameters(warehouse_dsn)
-    variables = {
+    variables: dict[str, Any] = {
         "enabled_sources": ["files", "hubspot", "woocommerce"],
         "exchange_rates": {"USD": 0.9},
         "segments": SEGMENTS,
@@ -441,6 +456,7 @@ def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) ->
     assert empty == [], "every mart must hold something to compare"
     _assert_same_marts(late, then)
     _everything_held_something(warehouse_dsn)
+    assert_kpis_match(warehouse_dsn, as_of, variables["exchange_rates"])
 
 
 # Every tenth customer of CDNOW, under the rules of examples/cdnow.

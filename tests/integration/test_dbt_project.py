@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.settings import home
+from kundenkreis.settings import repository_root
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
@@ -321,6 +323,30 @@ def test_members_carry_the_verdict_and_minors_are_none(landed: str) -> None:
         " and not_contactable_because is not null or not is_contactable"
         " and not_contactable_because is null",
     ) == [(0,)]
+
+
+def test_the_queries_of_the_lifecycle_page_run(landed: str) -> None:
+    page = (repository_root() / "docs" / "lifecycle.md").read_text(encoding="utf-8")
+    queries = re.findall(r"^```sql\n(.*?)^```", page, re.M | re.S)
+    assert len(queries) > 10
+    found = [query(landed, text.replace("marts.", f"{MARTS}.")) for text in queries]
+    silent = [text for text, rows in zip(queries, found, strict=True) if not rows]
+    # No night of this shop was published, nothing was spent, nobody is lost or about to be.
+    assert [re.search(r"(?:from \S+|to_stage = \S+)", text)[0] for text in silent] == [  # type: ignore[index]
+        "from history.kpi_daily",
+        "from marts.lifecycle_transitions",
+        "from marts.customer_360",
+        "from marts.kpi_acquisition_cost",
+        "from marts.kpi_acquisition_cost_by_stage",
+    ]
+    (two_dates,) = [
+        rows for text, rows in zip(queries, found, strict=True) if "before.stage" in text
+    ]
+    assert sorted(two_dates) == query(
+        landed,
+        "select from_stage, to_stage, customers, share_of_from_stage"
+        " from lifecycle_matrix_monthly where month = '2026-03-01' order by 1, 2",
+    )
 
 
 def _publish_history(dsn: str) -> None:

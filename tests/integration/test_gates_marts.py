@@ -95,6 +95,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "update customer_360 set rfm_code = null",
         "update customer_360 set is_contactable = true where customer_id = 't8'",
         "update contactability set is_contactable = false where customer_id = 't8'",
+        "update kpi_daily set churn_alarm = true",
     ),
     "contract": (
         "drop table lifecycle_projections",
@@ -113,6 +114,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 ("lifecycle_intervals", "entered_because"),
                 ("segment_members", "not_contactable_because"),
                 ("customer_360", "rfm_code"),
+                ("kpi_daily", "churn_rate"),
             )
         ),
     ),
@@ -190,6 +192,7 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
         "marts.contactability.verdict_has_reason",
         "marts.history_rfm_cutoffs.from_quantiles",
         "marts.history_value_parameters.fitted",
+        "marts.kpi_daily.churn_alarm",
         "marts.segment_members.holdout_kept",
         "marts.segment_members.holdout_share",
         "marts.segment_members.required_columns",
@@ -201,6 +204,7 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
     assert lacking.startswith("leads lacks rfm_code (")
     fallback = run.results["marts.history_rfm_cutoffs.from_quantiles"]["observed"]
     assert fallback == "monetary by fallback"
+    assert run.results["marts.kpi_daily.churn_alarm"]["observed"] == "churn_rate 0.0123"
     kept = run.results["marts.history_value_parameters.fitted"]["observed"]
     assert kept.startswith("BG/NBD kept of 2026-03-30: a parameter runs away")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,6 +193,43 @@ def test_telephone_numbers_follow_the_default_region_and_links_land(
             ("+41446681800", "woocommerce", None),
         ]
     assert load(warehouse_dsn, tmp_path, customers, phone_region="AT")["tables"] == {"customers": 0}
+
+
+def test_spend_of_a_source_and_day_comes_from_the_latest_file_that_has_both(
+    warehouse_dsn: str, tmp_path: Path
+) -> None:
+    spend = {
+        "name": "advertising",
+        "entity": "spend",
+        "path": "*.csv",
+        "columns": {
+            "acquisition_source": "source",
+            "spent_on": "day",
+            "amount": "cost",
+            "currency": {"constant": "eur"},
+        },
+    }
+    header = "source,day,cost\n"
+    # Two campaigns of one source and day are two rows.
+    (tmp_path / "1.csv").write_text(header + "Google,2026-03-01,5\nGoogle,2026-03-02,7\n")
+    (tmp_path / "2.csv").write_text(header + "google,2026-03-02,8\ngoogle,2026-03-02,1.5\n")
+    load(warehouse_dsn, tmp_path, spend)
+    rows = "select acquisition_source, spent_on, amount, currency from raw_files.spend order by 2,3"
+    first, second = date(2026, 3, 1), date(2026, 3, 2)
+    assert query(warehouse_dsn, rows) == [
+        ("Google", first, 5, "EUR"),
+        ("google", second, Decimal("1.5"), "EUR"),
+        ("google", second, 8, "EUR"),
+    ]
+    # A file that is gone keeps what no later file has.
+    (tmp_path / "1.csv").unlink()
+    (tmp_path / "2.csv").write_text(header + "GOOGLE,2026-03-02,9\nMeta,2026-03-01,4\n")
+    load(warehouse_dsn, tmp_path, spend)
+    assert query(warehouse_dsn, rows) == [
+        ("Meta", first, 4, "EUR"),
+        ("Google", first, 5, "EUR"),
+        ("GOOGLE", second, 9, "EUR"),
+    ]
 
 
 def test_rejected_rows_are_kept_with_their_reason(warehouse_dsn: str, tmp_path: Path) -> None:

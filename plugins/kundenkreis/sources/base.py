@@ -125,6 +125,7 @@ POSTGRES_TYPES = {
     "bigint": "bigint",
     "decimal": "numeric",
     "timestamp": "timestamptz",
+    "date": "date",
     "bool": "boolean",
 }
 

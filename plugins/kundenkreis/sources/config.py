@@ -37,6 +37,7 @@ class Entity(StrEnum):
     ORDERS = "orders"
     PRODUCTS = "products"
     CONSENT_EVENTS = "consent_events"
+    SPEND = "spend"
 
 
 ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
@@ -93,6 +94,12 @@ ENTITY_COLUMNS: dict[Entity, dict[str, str]] = {
         "occurred_at": "timestamp",
         "wording": "text",
     },
+    Entity.SPEND: {
+        "acquisition_source": "text",
+        "spent_on": "day",
+        "currency": "text",
+        "amount": "amount",
+    },
 }
 """The canonical columns a file's columns are mapped to, with their kind.
 
@@ -101,6 +108,7 @@ decimal sum (20 before, 18 after). ``discount_amount`` is what was taken off, po
 where the amounts have it. ``refunds_order_key`` makes an order below zero (a credit note) a refund
 of the order it names, of the same source; without it such an order just does not count.
 ``linked_source`` and ``linked_customer_key`` name the record of the same person in another source.
+``day`` is a calendar day as written, whatever the time zone.
 """
 
 _CANONICAL: list[JsonValue] = list(
@@ -113,6 +121,7 @@ REQUIRED_COLUMNS: dict[Entity, tuple[str, ...]] = {
     Entity.ORDERS: ("ordered_at", "status", "currency", "total_amount"),
     Entity.PRODUCTS: ("product_key",),
     Entity.CONSENT_EVENTS: ("email", "evidence"),
+    Entity.SPEND: ("acquisition_source", "spent_on", "currency", "amount"),
 }
 """Columns that must be mapped, and whose empty cells send a row to quarantine."""
 

@@ -1,7 +1,7 @@
 """Files: exports of any system, mapped to canonical columns in ``sources.yml``.
 
 Reads   CSV (also compressed: .gz, .bz2, .zst), Parquet, XLSX.
-Loads   ``raw_files.{customers, order_lines, orders, products, consent_events}``.
+Loads   ``raw_files.{customers, order_lines, orders, products, consent_events, spend}``.
 Steps   find the files of each dataset in their declared order, hash them, stop when nothing
         changed; read each as Arrow columns of text; check and cast whole columns; quarantine the
         rows that fail; choose which file each order comes from; replace what the dataset held.
@@ -13,6 +13,8 @@ Rules (design, section 4, "Orders under one policy"):
 * The lines of one order come from exactly one file, the latest in declared order that has it;
   ``split_orders`` unites files instead. Equal lines within a file are all kept. Customers, products
   and orders with a key: the last row of the latest file.
+* What was spent on one acquisition source on one day comes from the latest file that has both, all
+  its rows together: exports of overlapping periods do not double, and later ones correct.
 * A file without order keys gets ``<content hash>-<row>``: every row is an order.
 * Money is decimal from the first character on. A cell that does not parse sends its row to
   quarantine before dlt sees it; a file that cannot be read as a whole loads nothing at all.
@@ -71,6 +73,7 @@ from kundenkreis.warehouse.quarantine import Rejection
 _ARROW = {
     "text": pa.string(),
     "timestamp": pa.timestamp("us", tz="UTC"),
+    "day": pa.date32(),
     "amount": pa.decimal128(38, 18),
     "quantity": pa.decimal128(19, 9),
     "unit_price": pa.decimal128(18, 9),
@@ -82,6 +85,7 @@ _KEYS: dict[Entity, str | None] = {
     Entity.ORDERS: "order_key",
     Entity.PRODUCTS: "product_key",
     Entity.CONSENT_EVENTS: None,
+    Entity.SPEND: "spend_key",  # made of source and day
 }
 _ONE_ROW_PER_KEY = {Entity.CUSTOMERS, Entity.ORDERS, Entity.PRODUCTS}
 
@@ -99,6 +103,8 @@ def schema_of(entity: Entity) -> pa.Schema:
             fields.append(pa.field("line_number", pa.int64()))
         if entity is Entity.CUSTOMERS and name == "phone":
             fields.append(pa.field("phone_e164", pa.string()))
+    if entity is Entity.SPEND:
+        fields.append(pa.field("spend_key", pa.string()))
     fields += [
         pa.field("content_hash", pa.string()),
         pa.field("row_number", pa.int64()),
@@ -115,6 +121,8 @@ def declared_columns(entity: Entity) -> dict[str, Column]:
             columns[item.name] = Column("decimal", item.type.precision, item.type.scale)
         elif pa.types.is_timestamp(item.type):
             columns[item.name] = Column("timestamp")
+        elif pa.types.is_date(item.type):
+            columns[item.name] = Column("date")
         else:
             columns[item.name] = Column("bigint" if pa.types.is_integer(item.type) else "text")
     return columns
@@ -295,8 +303,8 @@ def _scope(one: Prepared) -> str:
         return f"({own})"
     hashes = ", ".join(f"'{content_hash}'" for content_hash in gone)
     kept = f"{{table}}.content_hash not in ({hashes})"
-    key = _KEYS[one.dataset.entity]
-    if key and key in one.dataset.columns and not one.dataset.split_orders:
+    key = _file_key(one.dataset)
+    if key:
         kept += (
             f" or exists (select 1 from {{staging_table}} as staged"
             f" where staged.source_name = {{table}}.source_name"
@@ -407,8 +415,8 @@ def _losing(
     dataset: FileDataset, ordered: list[File], tables: Mapping[str, Path], run: Run
 ) -> dict[str, pa.Array]:
     """Per content hash, the keys that a later file of the dataset also has."""
-    key = _KEYS[dataset.entity]
-    if key is None or key not in dataset.columns or dataset.split_orders or len(ordered) < 2:
+    key = _file_key(dataset)
+    if key is None or len(ordered) < 2:
         return {}
     keys = []
     for file in ordered:
@@ -419,6 +427,14 @@ def _losing(
         keys.append(pc.unique(column))
     losers = superseded(keys)
     return {file.content_hash: lost for file, lost in zip(ordered, losers, strict=True)}
+
+
+def _file_key(dataset: FileDataset) -> str | None:
+    """The column whose equal values come from one file only; None where files are united."""
+    key = _KEYS[dataset.entity]
+    if dataset.entity is Entity.SPEND:
+        return key
+    return None if key not in dataset.columns or dataset.split_orders else key
 
 
 def superseded(keys: Sequence[pa.Array]) -> list[pa.Array]:
@@ -857,6 +873,12 @@ def canonical(
     if _KEYS[dataset.entity] == "order_key" and "order_key" not in dataset.columns:
         rows = pc.cast(numbers, pa.string())
         values["order_key"] = pc.binary_join_element_wise(_repeat(content_hash, rows), rows, "-")
+    if dataset.entity is Entity.SPEND:
+        values["spend_key"] = pc.binary_join_element_wise(
+            pc.cast(values["spent_on"], pa.string()),
+            pc.utf8_lower(values["acquisition_source"]),
+            " ",
+        )
     values["line_number"] = values["row_number"] = numbers
     values["content_hash"] = _repeat(content_hash, numbers)
     schema = [f.name for f in schema_of(dataset.entity) if f.name not in _ADDED_LATER]
@@ -934,6 +956,10 @@ def _typed(
     """Cast the text of one column; what does not fit is null and has a fault."""
     if kind == "timestamp":
         values, bad = parse_times(text, _formats(dataset), dataset.zone(), dataset.name)
+        rule = f"{name}: is no date as in date_formats"
+        return values, [_Fault(bad, f"invalid_{name}", rule)]
+    if kind == "day":
+        values, bad = parse_days(text, _formats(dataset))
         rule = f"{name}: is no date as in date_formats"
         return values, [_Fault(bad, f"invalid_{name}", rule)]
     if kind in ("factor", "amount"):
@@ -1025,6 +1051,18 @@ def parse_times(
     )
     known = pc.coalesce(aware, _to_utc(naive, zone, dataset))
     values = pc.take(known, encoded.indices)
+    return values, pc.and_(pc.is_valid(text), pc.is_null(values))
+
+
+def parse_days(text: pa.Array, formats: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+    """Text to calendar days as they are written; returns (values, mask of bad cells).
+
+    A time of day and a zone are read and dropped: an account's report calls its own day by name.
+    """
+    encoded = text.dictionary_encode()
+    parsed = [_parse_time(item, formats) for item in encoded.dictionary.to_pylist()]
+    days = pa.array([moment.date() if moment else None for moment in parsed], pa.date32())
+    values = pc.take(days, encoded.indices)
     return values, pc.and_(pc.is_valid(text), pc.is_null(values))
 
 

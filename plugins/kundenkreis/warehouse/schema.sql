@@ -141,3 +141,32 @@ create table if not exists history.segment_membership_changes (
     publication_id bigint,  -- null: written by a backfill
     primary key (as_of_date, segment, customer_id)
 );
+
+-- The as-of day's row of kpi_daily as each night knew it: later orders, refunds and merges change
+-- kpi_daily, but not this. One row per as-of day.
+create table if not exists history.kpi_daily (
+    as_of_date date primary key,  -- the day that was computed
+    customers_reach integer not null,  -- as in marts.kpi_daily
+    customers_acquisition integer not null,  -- as in marts.kpi_daily
+    customers_dormant_lead integer not null,  -- as in marts.kpi_daily
+    customers_conversion integer not null,  -- as in marts.kpi_daily
+    customers_development integer not null,  -- as in marts.kpi_daily
+    customers_retention integer not null,  -- as in marts.kpi_daily
+    customers_loyalty integer not null,  -- as in marts.kpi_daily
+    customers_at_risk integer not null,  -- as in marts.kpi_daily
+    customers_churned integer not null,  -- as in marts.kpi_daily
+    customers_reactivated integer not null,  -- as in marts.kpi_daily
+    new_customers integer not null,  -- as in marts.kpi_daily
+    reactivated_customers integer not null,  -- as in marts.kpi_daily
+    churned_customers integer not null,  -- as in marts.kpi_daily
+    churn_rate numeric(9, 4),  -- as in marts.kpi_daily
+    repeat_purchase_rate numeric(9, 4),  -- as in marts.kpi_daily
+    orders integer not null,  -- as in marts.kpi_daily
+    revenue numeric(18, 4) not null,  -- as in marts.kpi_daily
+    average_order_value numeric(18, 4),  -- as in marts.kpi_daily
+    median_days_between_orders integer,  -- as in marts.kpi_daily
+    net_customer_growth integer not null,  -- as in marts.kpi_daily
+    net_customer_growth_30_days integer not null,  -- as in marts.kpi_daily
+    churn_alarm boolean not null,  -- as in marts.kpi_daily
+    publication_id bigint  -- null: written by a backfill
+);

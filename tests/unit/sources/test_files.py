@@ -236,6 +236,42 @@ def test_conditional_constant_joined_and_stripped_values(tmp_path: Path) -> None
     assert rows[0]["order_key"] == "C1/Cup"
 
 
+def test_days_are_days_as_written_and_need_no_zone(tmp_path: Path) -> None:
+    spend = dataset(
+        entity="spend",
+        timezone=None,
+        date_formats=["%d.%m.%Y", "iso"],
+        columns={
+            "acquisition_source": "source",
+            "spent_on": "day",
+            "amount": "cost",
+            "currency": {"constant": "EUR"},
+        },
+    )
+    rows, rejections = read(
+        tmp_path,
+        spend,
+        "source,day,cost\n"
+        "Meta,2026-03-01,1.25\n"
+        "Meta,02.03.2026,-1\n"
+        # The account's own day, which ends later in Los Angeles.
+        "Meta,2026-03-03T23:30:00-08:00,1\n"
+        "Meta,2026-02-30,1\n"
+        ",2026-03-04,1\n"
+        "Meta,,1\n",
+    )
+    assert [(row["spent_on"], row["amount"], row["spend_key"]) for row in rows] == [
+        (date(2026, 3, 1), Decimal("1.25"), "2026-03-01 meta"),
+        (date(2026, 3, 2), Decimal(-1), "2026-03-02 meta"),
+        (date(2026, 3, 3), Decimal(1), "2026-03-03 meta"),
+    ]
+    assert {rejection.record_key: rejection.reason_code for rejection in rejections} == {
+        "a.csv:4": "invalid_spent_on",
+        "a.csv:5": "missing_acquisition_source",
+        "a.csv:6": "missing_spent_on",
+    }
+
+
 def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     what = dataset(path="*.parquet", timezone="Europe/Berlin")
     table = pa.table(

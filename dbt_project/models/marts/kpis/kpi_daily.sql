@@ -1,7 +1,4 @@
-{%- set stages = [
-    'reach', 'acquisition', 'dormant_lead', 'conversion', 'development', 'retention', 'loyalty',
-    'at_risk', 'churned', 'reactivated',
-] -%}
+{%- set stages = lifecycle_stages() -%}
 {%- set buyer_stages = [
     'conversion', 'development', 'retention', 'loyalty', 'at_risk', 'reactivated',
 ] %}
@@ -152,9 +149,28 @@ running as (
 compared as (
     select
         *,
+        new_customers + reactivated_customers - churned_customers as net_customer_growth,
         lag({{ buyer_stages | join(' + ') }}, 30) over (order by day)
             as active_buyers_30_days_before
     from running
+),
+
+rated as (
+    select
+        *,
+        sum(net_customer_growth) over last_30_days as net_customer_growth_30_days,
+        cast(churned_in_30_days / nullif(active_buyers_30_days_before * 1.0, 0) as numeric(9, 4))
+            as churn_rate
+    from compared
+    window last_30_days as (order by day rows between 29 preceding and current row)
+),
+
+alarmed as (
+    select
+        *,
+        {{ churn_rate_alarm_level() }} as churn_rate_alarm_level
+    from rated
+    window previous_90_days as (order by day rows between 90 preceding and 1 preceding)
 ),
 
 final as (
@@ -166,15 +182,17 @@ final as (
         cast(new_customers as integer) as new_customers,
         cast(reactivated_customers as integer) as reactivated_customers,
         cast(churned_customers as integer) as churned_customers,
-        cast(churned_in_30_days / nullif(active_buyers_30_days_before * 1.0, 0) as numeric(9, 4))
-            as churn_rate,
+        cast(churn_rate as numeric(9, 4)) as churn_rate,
         cast(repeat_buyers / nullif(buyers * 1.0, 0) as numeric(9, 4)) as repeat_purchase_rate,
         cast(orders as integer) as orders,
         cast(revenue as numeric(18, 4)) as revenue,
         cast(revenue_in_30_days / nullif(orders_in_30_days, 0) as numeric(18, 4))
             as average_order_value,
-        cast(median_days_between_orders as integer) as median_days_between_orders
-    from compared
+        cast(median_days_between_orders as integer) as median_days_between_orders,
+        cast(net_customer_growth as integer) as net_customer_growth,
+        cast(net_customer_growth_30_days as integer) as net_customer_growth_30_days,
+        coalesce(churn_rate > churn_rate_alarm_level, false) as churn_alarm
+    from alarmed
 )
 
 select * from final

@@ -202,6 +202,15 @@ FILES = (
         times=("occurred_at",),
         key_is_unique=False,
     ),
+    Landed(
+        "spend",
+        ("source_name", "content_hash", "row_number"),
+        required=("currency",),
+        not_null=("acquisition_source", "spent_on", "amount"),
+        times=("spent_on",),
+        not_negative=("amount",),
+        single_oddity="info",  # advertisers are sometimes paid back
+    ),
 )
 
 

@@ -111,6 +111,7 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "not_contactable_because",
     ),
     "customer_360": ("customer_id", "stage", "is_contactable", "frequency", "rfm_code"),
+    "kpi_daily": ("day", "churn_rate", "churn_alarm"),
 }
 
 # Evidence that suffices, weakest allowed first (design section 4, Consent).
@@ -135,6 +136,7 @@ _MODELS: Mapping[str, str] = {
     "history_value_parameters": "history_value_parameters",
     "segment_members": "segment_members",
     "customer_360": "customer_360",
+    "kpi_daily": "kpi_daily",
 }
 _REBUILD = "Then run the night again: it builds this schema afresh."
 
@@ -190,6 +192,7 @@ def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
         "history_value_parameters": _value_parameters,
         "segment_members": _segment_members,
         "customer_360": _customer_360,
+        "kpi_daily": _kpi_daily,
     }
     found = [_catalogue(facts)]
     for table, build in builders.items():
@@ -1326,6 +1329,30 @@ def _customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 )
             """,
         )
+
+
+# ------------------------------------------------------------------------------------- KPIs
+
+
+def _kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    table = f"{facts.schema}.kpi_daily"
+    percent = settings.model.churn_rate_alarm_percent
+    limit = "1.5 times the mean of the 90 days before" if percent is None else f"{percent} %"
+    alarmed = (
+        f"select day, churn_rate from {table} where day = date '{facts.as_of_date}' and churn_alarm"
+    )
+    yield _rule(
+        "kpi_daily",
+        "churn_alarm",
+        "The share of buyers lost within 30 days is not much larger than it was.",
+        alarmed,
+        severity="warning",
+        limit=f"churn_rate up to {limit}",
+        action="Compare kpi_stage_conversion and lifecycle_matrix_monthly with the months before: "
+        "who is lost, and from which stage? Set churn_rate_alarm_percent in model.yml if this is "
+        "usual for the shop.",
+        measure=f"select 'churn_rate ' || churn_rate from ({alarmed}) as t",
+    )
 
 
 def _as_of_end(settings: Settings, facts: MartsFacts) -> str:
