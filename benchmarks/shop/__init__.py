@@ -27,6 +27,15 @@ create table if not exists raw_files._dlt_loads (
 """
 
 
+def create_tables(dsn: str) -> None:
+    """Create the empty raw tables, as the source `files` declares them, and dlt's list of loads."""
+    columns = {"_dlt_load_id": Column("text"), "_dlt_id": Column("text")}
+    tables = {entity.value: {**declared_columns(entity), **columns} for entity in Entity}
+    ensure_declared(dsn, "raw_files", tables)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(_LOADS)
+
+
 def create_history(dsn: str, customers: int) -> None:
     """Create the raw tables and fill them with three years of orders.
 
@@ -34,11 +43,8 @@ def create_history(dsn: str, customers: int) -> None:
         dsn: a warehouse that holds no raw tables yet.
         customers: persons, of whom one in twenty never orders.
     """
-    columns = {"_dlt_load_id": Column("text"), "_dlt_id": Column("text")}
-    tables = {entity.value: {**declared_columns(entity), **columns} for entity in Entity}
-    ensure_declared(dsn, "raw_files", tables)
+    create_tables(dsn)
     with psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute(_LOADS)
         connection.execute((_FOLDER / "functions.sql").read_text().encode())
         _load(connection, "history.sql", LAST_DAY, {"customers": customers, "last_day": LAST_DAY})
     _vacuum(dsn)
@@ -61,7 +67,9 @@ def add_night(dsn: str, customers: int, night: int) -> date:
     return day
 
 
-def _load(connection: psycopg.Connection[Any], file: str, day: date, parameters: dict[str, Any]) -> None:
+def _load(
+    connection: psycopg.Connection[Any], file: str, day: date, parameters: dict[str, Any]
+) -> None:
     """Run one file as one load of dlt: its rows name the load, the load is entered when done."""
     loaded_at = datetime.combine(day + timedelta(days=1), time(1), UTC)
     load_id = f"{loaded_at.timestamp():.6f}"
