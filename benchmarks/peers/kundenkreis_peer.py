@@ -5,11 +5,11 @@ the same orders in time become one group, and each customer's scores are those o
 """
 
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from memory import peak_bytes
 
 begun = time.perf_counter()
 from kundenkreis.predictions import bgnbd, gamma_gamma  # noqa: E402
@@ -45,7 +45,7 @@ print(
             "load_seconds": loaded - imported,
             "fit_seconds": fitted - loaded,
             "score_seconds": ended - fitted,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": peak_bytes(),
             "orders": {name: getattr(order_parameters, name) for name in ("r", "alpha", "a", "b")},
             "values": {name: getattr(value_parameters, name) for name in ("p", "q", "v")},
             "expected_orders": float((expected * sizes).sum()),

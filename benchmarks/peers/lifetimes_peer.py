@@ -4,11 +4,11 @@ Runs in an environment of its own, so it imports nothing of this repository.
 """
 
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from memory import peak_bytes
 
 begun = time.perf_counter()
 import lifetimes  # noqa: E402
@@ -43,7 +43,7 @@ print(
             "load_seconds": loaded - imported,
             "fit_seconds": fitted - loaded,
             "score_seconds": ended - fitted,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": peak_bytes(),
             "orders": {name: float(orders.params_[name]) for name in ("r", "alpha", "a", "b")},
             "values": {name: float(values.params_[name]) for name in ("p", "q", "v")},
             "expected_orders": float(np.sum(expected)),

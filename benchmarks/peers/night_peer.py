@@ -4,10 +4,11 @@ Arguments: the warehouse's URI, the as-of date, the schema that is being built.
 """
 
 import json
-import resource
 import sys
 import time
 from datetime import date
+
+from memory import peak_bytes
 
 begun = time.perf_counter()
 from benchmarks import nights  # noqa: E402
@@ -27,7 +28,7 @@ print(
             "import_seconds": imported - begun,
             "load_seconds": 0,
             "fit_seconds": fitted - imported,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": peak_bytes(),
             "orders": summary["orders"]["parameters"],
             "values": summary["order_value"]["parameters"],
         }

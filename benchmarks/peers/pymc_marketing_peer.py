@@ -6,11 +6,11 @@ repository.
 
 import contextlib
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from memory import peak_bytes
 
 begun = time.perf_counter()
 import pandas as pd  # noqa: E402
@@ -52,7 +52,7 @@ print(
             "load_seconds": loaded - imported,
             "fit_seconds": fitted - loaded,
             "score_seconds": ended - fitted,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": peak_bytes(),
             "orders": parameters(orders, ("r", "alpha", "a", "b")),
             "values": parameters(values, ("p", "q", "v")),
             "expected_orders": float(expected_orders.sum()),
