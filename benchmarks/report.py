@@ -13,6 +13,9 @@ FLOOR_RATIO = 1.5
 PREDICTION_SECONDS = 10
 PREDICTION_MEGABYTES = 500
 
+# What the preparation of a run leaves behind is less.
+_BUSY_LOAD = 1.5
+
 _TITLES = {
     "database": "Kundenkreis, in the night",
     "functions": "Kundenkreis, as functions",
@@ -243,11 +246,15 @@ def _parameter_row(name: str, run: dict[str, Any]) -> tuple[str, ...]:
 def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     settings = ", ".join(f"{name} {value}" for name, value in machine["settings"].items())
-    return (
+    load = machine["load_average_at_start"]
+    text = (
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_gib']:g} GiB, {machine['system']}, load average at the start "
-        f"{machine['load_average_at_start']:g}. {versions}. Server settings: {settings}."
+        f"{machine['memory_gib']:g} GiB, {machine['system']}, load average at the start {load:g}. "
+        f"{versions}. Server settings: {settings}."
     )
+    if load > _BUSY_LOAD:
+        text += " **The machine was busy with other work: these times are too long.**"
+    return text
 
 
 def _ratio(found: dict[str, Any]) -> float:

@@ -52,7 +52,7 @@ def run(dsn: str, names: Iterable[str], as_of_date: date, schemas: Mapping[str, 
     with psycopg.connect(
         dsn, autocommit=True, cursor_factory=psycopg.ClientCursor, application_name="floor"
     ) as connection:
-        connection.execute("drop schema if exists floor cascade; create schema floor; checkpoint")
+        connection.execute("drop schema if exists floor cascade; create schema floor")
         connection.execute(
             sql.SQL("set search_path to {}").format(sql.SQL(", ").join(map(sql.Identifier, path)))
         )

@@ -91,6 +91,13 @@ def test_without_a_third_night_nothing_is_said_of_nights() -> None:
     assert "Too few nights" in report.page(results)
 
 
+def test_the_page_says_when_the_machine_was_busy() -> None:
+    quiet = _model([8])
+    busy = {**quiet, "machine": {**_MACHINE, "load_average_at_start": 9.0}}
+    assert "busy" not in report.page({"model": quiet})
+    assert "The machine was busy with other work" in report.page({"model": busy})
+
+
 def test_predictions_are_judged_by_the_night() -> None:
     runs = {"database": _run(10.1, 400e6), "lifetimes": _run(40.4, 600e6)}
     part = {"machine": _MACHINE, "customers": 1000, "groups": 10, "runs": runs}
