@@ -94,6 +94,7 @@ def _customer_model(part: dict[str, Any]) -> list[str]:
         "### A night that changes one customer in a hundred",
         _nights_text(part),
         _nights(part),
+        _slowest(part["nights"][-1]),
         _wall(part),
         "### What changes for everybody",
         "Each alone in one dbt call in the last of these nights, and its floor. "
@@ -131,6 +132,13 @@ def _nights(part: dict[str, Any]) -> str:
         target = ("≤ 10 %", _met(ratio, NIGHT_RATIO)) if group in GROWING and later else ("", "")
         rows.append((group, *seconds, shown, *target))
     return _table(("", *heads, "ratio", "target", ""), rows)
+
+
+def _slowest(last: dict[str, Any]) -> str:
+    """Names what hides in the sums, so that a new model that grows is noticed."""
+    ranked = sorted(last["models"].items(), key=lambda item: item[1], reverse=True)
+    listed = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in ranked[:10])
+    return f"The slowest models of the last night, in seconds: {listed}."
 
 
 def _wall(part: dict[str, Any]) -> str:

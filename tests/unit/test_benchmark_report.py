@@ -34,6 +34,7 @@ def _night(seconds: float, is_first: bool) -> dict[str, Any]:
     return {
         "is_first_of_its_colour": is_first,
         "tasks": {"transform": seconds},
+        "models": {"a_model": 2.0, "a_slow_model": 3.0},
         "groups": dict.fromkeys([*GROUPS, "other models"], seconds),
     }
 
@@ -82,6 +83,7 @@ def test_the_page_says_what_is_missed_and_what_a_floor_leaves_out() -> None:
     assert "| RFM | 15.1 | 10.0 | 1.51 | ≤ 1.5 | **missed** |" in page
     assert "| customer_360 | 5.0 | 10.0 | 0.50 | ≤ 1.5 | met |" in page
     assert "| lifecycle | 100 | 80.0 | 8.0 | 10% | ≤ 10 % | met |" in page
+    assert "in seconds: a_slow_model 3.0, a_model 2.0." in page
     assert "The floor of some_table leaves out a_new_column" in page
 
 
