@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ADVANCE ?= 0
 CUSTOMERS ?= 5000
+BENCH_CUSTOMERS ?= 1000000
+BENCH_PARTS ?= model predictions
+KEEP ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast lint dbt-parse dbt-docs docs format lock clean stop
+.PHONY: help install demo up test test-fast bench lint dbt-parse dbt-docs docs format lock clean stop
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +28,10 @@ test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whol
 
 test-fast: $(VENV)/.development ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit
+
+bench: $(VENV)/.runtime ## Measure speed and memory beside floors and peers (an hour; BENCH_CUSTOMERS=100000: less)
+	@PYTHONPATH=plugins:. $(BIN)/python -m benchmarks --customers $(BENCH_CUSTOMERS) \
+		$(if $(filter 1,$(KEEP)),--keep) $(BENCH_PARTS)
 
 lint: $(VENV)/.development ## Check style, types, SQL and spelling
 	$(BIN)/ruff check .

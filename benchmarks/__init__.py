@@ -1,0 +1,1 @@
+"""`make bench`: speed and memory, beside a floor or a peer in the same run."""

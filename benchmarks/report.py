@@ -1,0 +1,282 @@
+"""docs/benchmarks.md out of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.nights import GROWING
+
+FULL_BUILD_RATIO = 1.5
+NIGHT_RATIO = 0.1
+FLOOR_RATIO = 1.5
+PREDICTION_SECONDS = 10
+PREDICTION_MEGABYTES = 500
+
+# What the preparation of a run leaves behind is less.
+_BUSY_LOAD = 1.5
+
+_TITLES = {
+    "database": "Kundenkreis, in the night",
+    "functions": "Kundenkreis, as functions",
+    "lifetimes": "lifetimes",
+    "pymc-marketing": "PyMC-Marketing, MAP",
+}
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page, as Markdown.
+
+    Args:
+        results: by part (``model``, ``predictions``), each with its ``machine``.
+    """
+    sections = ["# Benchmarks", _introduction()]
+    if "model" in results:
+        sections += _customer_model(results["model"])
+    if "predictions" in results:
+        sections += _predictions(results["predictions"])
+    return "\n\n".join(sections) + "\n"
+
+
+def verdicts(results: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Every target that was measured: its name, what was measured, and what it may be at most."""
+    found: list[tuple[str, float, float]] = []
+    if "model" in results:
+        model = results["model"]
+        found += [
+            (
+                "lifecycle and RFM in full, to the floor",
+                _ratio(model["full_build"]),
+                FULL_BUILD_RATIO,
+            ),
+            *(
+                (f"{group} of a night, to the full build", ratio, NIGHT_RATIO)
+                for group in GROWING
+                if (ratio := _night_ratio(model, group)) is not None
+            ),
+            ("RFM, to the floor", _ratio(model["rfm"]), FLOOR_RATIO),
+            ("customer_360, to the floor", _ratio(model["customer_360"]), FLOOR_RATIO),
+        ]
+    if "predictions" in results:
+        run = results["predictions"]["runs"]["database"]
+        found += [
+            ("fit and scores, seconds", run["seconds"], PREDICTION_SECONDS),
+            ("fit and scores, megabytes", run["memory_bytes"] / 1e6, PREDICTION_MEGABYTES),
+        ]
+    return found
+
+
+def _introduction() -> str:
+    return (
+        "Written by `make bench`; [benchmarks/](../benchmarks/README.md) says what is measured and "
+        "how. Times of one run compare with each other, not with those of another machine, so "
+        "that every target is a ratio to a floor or a peer of the same run: a floor is the same "
+        "result by hand-written SQL, and the run stops where the results differ."
+    )
+
+
+def _customer_model(part: dict[str, Any]) -> list[str]:
+    generated = part["shop"]
+    return [
+        "## Customer model",
+        _machine(part["machine"]),
+        f"{generated['persons']:,} persons, {generated['accounts']:,} accounts and "
+        f"{generated['orders']:,} orders in three years, generated.",
+        "### A full build of lifecycle and RFM",
+        "The models from int_orders on, alone in one dbt call (from the beginning of the first to "
+        "the end of the last), and the same tables by one SQL script in the same database. "
+        f"The faster of {len(part['full_build']['all_seconds'])} each.",
+        _table(
+            ("", "models, s", "floor, s", "ratio", "target", ""),
+            [_floor_row("lifecycle and RFM", part["full_build"], FULL_BUILD_RATIO)],
+        ),
+        _models(part["full_build"]["models"]),
+        "### A night that changes one customer in a hundred",
+        _nights_text(part),
+        _nights(part),
+        _slowest(part["nights"][-1]),
+        _wall(part),
+        "### What changes for everybody",
+        "Each alone in one dbt call in the last of these nights, and its floor. "
+        f"The faster of {len(part['rfm']['all_seconds'])} each.",
+        _table(
+            ("", "models, s", "floor, s", "ratio", "target", ""),
+            [
+                _floor_row("RFM", part["rfm"], FLOOR_RATIO),
+                _floor_row("customer_360", part["customer_360"], FLOOR_RATIO),
+            ],
+        ),
+        _compared(part),
+    ]
+
+
+def _nights_text(part: dict[str, Any]) -> str:
+    return (
+        "Two colours are built by turns, and the first build of each is a full one. From the third "
+        "night on a colour takes up what changed since it was built last: two nights' changes. "
+        "dbt's execution times per group of models, added up, within whole nights; the ratio is "
+        "the slowest of these nights to the faster full build."
+        if _later_nights(part)
+        else "Too few nights were run to have one that is not the first of its colour."
+    )
+
+
+def _nights(part: dict[str, Any]) -> str:
+    later = _later_nights(part)
+    heads = [f"night {number}, s" for number in range(1, len(part["nights"]) + 1)]
+    rows = []
+    for group in part["nights"][0]["groups"]:
+        seconds = [_seconds(one["groups"][group]) for one in part["nights"]]
+        ratio = _night_ratio(part, group)
+        shown = f"{ratio:.0%}" if ratio is not None and later else ""
+        target = ("≤ 10 %", _met(ratio, NIGHT_RATIO)) if group in GROWING and later else ("", "")
+        rows.append((group, *seconds, shown, *target))
+    return _table(("", *heads, "ratio", "target", ""), rows)
+
+
+def _slowest(last: dict[str, Any]) -> str:
+    """Names what hides in the sums, so that a new model that grows is noticed."""
+    ranked = sorted(last["models"].items(), key=lambda item: item[1], reverse=True)
+    listed = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in ranked[:10])
+    return f"The slowest models of the last night, in seconds: {listed}."
+
+
+def _wall(part: dict[str, Any]) -> str:
+    heads = [f"night {number}, s" for number in range(1, len(part["nights"]) + 1)]
+    tasks = part["nights"][0]["tasks"]
+    rows = [(task, *(_seconds(one["tasks"][task]) for one in part["nights"])) for task in tasks]
+    return "Wall times of the tasks:\n\n" + _table(("task", *heads), rows)
+
+
+def _night_ratio(part: dict[str, Any], group: str) -> float | None:
+    later = [one["groups"][group] for one in _later_nights(part)]
+    first = [one["groups"][group] for one in part["nights"] if one["is_first_of_its_colour"]]
+    return max(later) / min(first) if later and min(first) else None
+
+
+def _later_nights(part: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in part["nights"] if not one["is_first_of_its_colour"]]
+
+
+def _floor_row(name: str, found: dict[str, Any], target: float) -> tuple[str, ...]:
+    ratio = _ratio(found)
+    return (
+        name,
+        _seconds(found["seconds"]),
+        _seconds(found["floor_seconds"]),
+        f"{ratio:.2f}",
+        f"≤ {target:g}",
+        _met(ratio, target),
+    )
+
+
+def _models(seconds: dict[str, float]) -> str:
+    listed = ", ".join(f"{name} {_seconds(value)}" for name, value in seconds.items())
+    return f"By model, in seconds: {listed}."
+
+
+def _compared(part: dict[str, Any]) -> str:
+    found = [
+        comparison
+        for name in ("full_build", "rfm", "customer_360")
+        for comparison in part[name]["compared"]
+    ]
+    rows = {comparison["table"]: comparison["rows"] for comparison in found}
+    listed = ", ".join(f"{table} ({count:,})" for table, count in rows.items())
+    text = f"Rows and checksums equal those of the floors: {listed}."
+    for table, columns in {c["table"]: c["missing_columns"] for c in found}.items():
+        if columns:
+            text += f" The floor of {table} leaves out {', '.join(columns)}, so that it is cheaper."
+    return text
+
+
+def _predictions(part: dict[str, Any]) -> list[str]:
+    own = part["runs"]["database"]
+    return [
+        "## Customer value",
+        _machine(part["machine"]),
+        f"BG/NBD and Gamma-Gamma fitted on {part['customers']:,} buyers with {part['groups']:,} "
+        "distinct orders in time, and all scored for 365 days. Each is a process of its own on "
+        "the same data; seconds are those of the whole process, memory is its peak. *In the "
+        "night* is the task `predict`, which also fits a holdout and computes everything for 90 "
+        "days, reading from and writing to PostgreSQL, and after it the dbt model customer_value; "
+        "memory is the task's. The peers were run once before, because their first run compiles.",
+        _table(
+            ("", "seconds", "import", "load", "fit", "score", "memory, MB", "times ours"),
+            [_prediction_row(name, run, own) for name, run in part["runs"].items()],
+        ),
+        _table(
+            ("", "measured", "target", ""),
+            [
+                (
+                    "fit and scores, s",
+                    _seconds(own["seconds"]),
+                    f"≤ {PREDICTION_SECONDS}",
+                    _met(own["seconds"], PREDICTION_SECONDS),
+                ),
+                (
+                    "memory, MB",
+                    f"{own['memory_bytes'] / 1e6:.0f}",
+                    f"≤ {PREDICTION_MEGABYTES}",
+                    _met(own["memory_bytes"] / 1e6, PREDICTION_MEGABYTES),
+                ),
+            ],
+        ),
+        "What each found; all log-likelihoods of BG/NBD by one function:",
+        _table(
+            ("", "r", "alpha", "a", "b", "log-likelihood", "p", "q", "v", "orders", "revenue"),
+            [_parameter_row(name, run) for name, run in part["runs"].items()],
+        ),
+    ]
+
+
+def _prediction_row(name: str, run: dict[str, Any], own: dict[str, Any]) -> tuple[str, ...]:
+    parts = ("import_seconds", "load_seconds", "fit_seconds", "score_seconds")
+    return (
+        f"{_TITLES[name]} {run['version']}".strip(),
+        *(_seconds(run[part]) for part in ("seconds", *parts)),
+        f"{run['memory_bytes'] / 1e6:.0f}",
+        f"{run['seconds'] / own['seconds']:.1f}",
+    )
+
+
+def _parameter_row(name: str, run: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        _TITLES[name],
+        *(f"{run['orders'][key]:.4f}" for key in ("r", "alpha", "a", "b")),
+        f"{run['log_likelihood']:,.2f}",
+        *(f"{run['values'][key]:.3f}" for key in ("p", "q", "v")),
+        f"{run['expected_orders']:,.0f}",
+        f"{run['expected_revenue']:,.0f}",
+    )
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in machine["settings"].items())
+    load = machine["load_average_at_start"]
+    text = (
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_gib']:g} GiB, {machine['system']}, load average at the start {load:g}. "
+        f"{versions}. Server settings: {settings}."
+    )
+    if load > _BUSY_LOAD:
+        text += " **The machine was busy with other work: these times are too long.**"
+    return text
+
+
+def _ratio(found: dict[str, Any]) -> float:
+    return float(found["seconds"] / found["floor_seconds"])
+
+
+def _met(measured: float | None, target: float) -> str:
+    return "met" if measured is not None and measured <= target else "**missed**"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
