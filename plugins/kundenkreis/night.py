@@ -251,7 +251,7 @@ def _dbt_build(
         )
 
 
-# Models whose rows go to the quarantine: source, table_name, record_key, reason_code, reason, payload.
+# Models whose rows go to the quarantine.
 REJECTING_MODELS = ("int_orders_rejected", "int_records_rejected", "int_spend_rejected")
 
 
@@ -270,9 +270,7 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
                 "select source, table_name, record_key, reason_code, reason, payload::jsonb from {}"
             ).format(sql.Identifier(intermediate_schema(schema), model))
             rows = connection.execute(query).fetchall()
-            rejected += record_rejections(
-                connection, (Rejection(*row) for row in rows), run.run_id
-            )
+            rejected += record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
     return rejected
 
 

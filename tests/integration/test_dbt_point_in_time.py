@@ -408,9 +408,7 @@ def _night(dsn: str, as_of: date, variables: dict[str, Any]) -> None:
     """Build all marts, with the predictions where the night makes them."""
     build(dsn, as_of.isoformat(), "--select", "tag:transform", **variables)
     with psycopg.connect(dsn) as connection:
-        predict(
-            connection, as_of, lambda line: None, intermediate_schema="intermediate_blue"
-        )
+        predict(connection, as_of, lambda line: None, intermediate_schema="intermediate_blue")
     build(dsn, as_of.isoformat(), "--select", "tag:segment", **variables)
 
 

@@ -13,8 +13,7 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import KundenkreisError
-from kundenkreis.settings import home
-from kundenkreis.settings import repository_root
+from kundenkreis.settings import home, repository_root
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 

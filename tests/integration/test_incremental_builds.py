@@ -2,8 +2,8 @@
 
 A small shop lives through some nights: orders come, change, move to another buyer and disappear;
 people change their addresses, merge and part; refunds and events come with old and with future
-dates. Colours take turns as in real nights. Each incremental build is compared, table by table, with
-a full build of the same night in another schema.
+dates. Colours take turns as in real nights. Each incremental build is compared, table by table,
+with a full build of the same night in another schema.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Shop:
             self._random.choice(happenings)()
 
     def load(self, dsn: str) -> None:
-        """Bring what was touched since the last load into the raw tables, as one load per source."""
+        """Bring what was touched since the last load into the raw tables, as one load."""
         now = datetime.now(UTC)
         with psycopg.connect(dsn) as connection:
             for table, key in self._touched:
@@ -406,8 +406,10 @@ def _compare(incremental: dict[str, list[str]], full: dict[str, list[str]], whic
     assert set(incremental) == set(full)
     assert len(full) > 20
     differences = {
-        table: (sorted(set(incremental[table]) - set(rows))[:3],
-                sorted(set(rows) - set(incremental[table]))[:3])
+        table: (
+            sorted(set(incremental[table]) - set(rows))[:3],
+            sorted(set(rows) - set(incremental[table]))[:3],
+        )
         for table, rows in full.items()
         if incremental[table] != rows
     }

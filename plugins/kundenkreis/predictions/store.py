@@ -139,9 +139,7 @@ def _read(
     joined = sql.SQL(
         "select coalesce(string_agg(concat_ws(' ', {listed}), ' '), '') "
         "from (" + statement + ") as found ({listed})"
-    ).format(
-        listed=listed, statistics=sql.Identifier(intermediate_schema, "int_value_statistics")
-    )
+    ).format(listed=listed, statistics=sql.Identifier(intermediate_schema, "int_value_statistics"))
     row = connection.execute(joined).fetchone()
     table = np.fromstring(row[0] if row else "", sep=" ").reshape(-1, columns)
     return tuple(np.ascontiguousarray(column) for column in table.T)

@@ -1,9 +1,9 @@
 """What a colour was built from, so that its next build only does what has changed since.
 
-A build may stand upon the colour's last one when that one came to its end and was published, nothing
-about rules, models or configuration is different, and not too much of the data is new. Otherwise it
-is a full one. What it stands upon is the set of loads it has seen, not a time: a load that ends while
-another night is being built is new to whoever has not seen it (design: Warehouse).
+A build may stand upon the colour's last one when that one came to its end and was published,
+nothing about rules, models or configuration is different, and not too much of the data is new.
+Otherwise it is a full one. What it stands upon is the set of loads it has seen, not a time: a load
+that ends while another night is being built is new to whoever has not seen it (design: Warehouse).
 
 The record is unlogged, like most tables it speaks of: a crash of the server empties both.
 """
@@ -216,9 +216,7 @@ def _rows_by_load(connection: psycopg.Connection, sources: Iterable[str]) -> Row
             query = sql.SQL(
                 "select {column}::text, count(*) from {table} "
                 "where {column} is not null group by {column}"
-            ).format(
-                column=sql.Identifier(column), table=sql.Identifier(f"raw_{source}", table)
-            )
+            ).format(column=sql.Identifier(column), table=sql.Identifier(f"raw_{source}", table))
             for load_id, rows in connection.execute(query):
                 found.setdefault((source, load_id), {})[f"{source}.{table}"] = rows
     return found
