@@ -93,8 +93,9 @@ def _cleaned(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if {option.get("type") for option in node.get("anyOf", [])} >= {"number", "string"}:
-        number = next(option for option in node["anyOf"] if option["type"] == "number")
-        node = {**{key: value for key, value in node.items() if key != "anyOf"}, **number}
+        options = [option for option in node["anyOf"] if option.get("type") != "string"]
+        node = {key: value for key, value in node.items() if key != "anyOf"}
+        node |= options[0] if len(options) == 1 else {"anyOf": options}
     cleaned: Schema = {}
     for key, value in node.items():
         if key == "title" and isinstance(value, str):

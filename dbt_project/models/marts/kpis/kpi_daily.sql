@@ -22,20 +22,40 @@ days as (
     {{ days_from_to('(select first_day from first_day)', as_of_date()) }}
 ),
 
--- Entering counts up, leaving counts down; the running total is who is there at the end of a day.
-movements as (
+entries as (
     select
         valid_from as day,
         stage,
-        1 as change
+        count(*) as customers
     from intervals
-    union all
+    group by valid_from, stage
+),
+
+exits as (
     select
         valid_to as day,
         stage,
-        -1 as change
+        count(*) as customers
     from intervals
     where valid_to is not null
+    group by valid_to, stage
+),
+
+-- Entering counts up, leaving counts down; the running total is who is there at the end of a day.
+movements as (
+    select
+        day,
+        stage,
+        customers as change,
+        customers as entered
+    from entries
+    union all
+    select
+        day,
+        stage,
+        -customers as change,
+        0 as entered
+    from exits
 ),
 
 daily_movements as (
@@ -44,10 +64,9 @@ daily_movements as (
         {%- for stage in stages %}
         sum(case when stage = '{{ stage }}' then change else 0 end) as {{ stage }},
         {%- endfor %}
-        sum(case when stage = 'conversion' and change = 1 then 1 else 0 end) as new_customers,
-        sum(case when stage = 'reactivated' and change = 1 then 1 else 0 end)
-            as reactivated_customers,
-        sum(case when stage = 'churned' and change = 1 then 1 else 0 end) as churned_customers
+        sum(case when stage = 'conversion' then entered else 0 end) as new_customers,
+        sum(case when stage = 'reactivated' then entered else 0 end) as reactivated_customers,
+        sum(case when stage = 'churned' then entered else 0 end) as churned_customers
     from movements
     group by day
 ),
