@@ -8,7 +8,7 @@
 -- that order; gaps are whole numbers of half days; a stage that only goes on is dropped before rows
 -- are multiplied; what the as-of date decides is left to views.
 
-create table floor.schedule as
+create unlogged table floor.schedule as
 with days as (
     select
         customer_id collate "C" as customer_id,
@@ -203,7 +203,7 @@ select
 from dated;
 
 -- Before the first order, whose day ends the last stage of these.
-create table floor.before_orders as
+create unlogged table floor.before_orders as
 with first_orders as (
     select
         customer_id,
