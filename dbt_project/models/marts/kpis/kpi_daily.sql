@@ -92,18 +92,32 @@ daily_gaps as (
     group by order_date, gap_days
 ),
 
--- The weighted median of the gaps that ended within 30 days.
-gaps_in_30_days as (
+gap_lengths as (
+    select distinct gap_days
+    from daily_gaps
+),
+
+-- The weighted median of the gaps that ended within 30 days. Every day with every length, so that a
+-- window of 30 rows is one of 30 days: a join would take each gap 30 times.
+gaps_by_day as (
     select
         days.day,
-        daily_gaps.gap_days,
-        sum(daily_gaps.gaps) as gaps
+        gap_lengths.gap_days,
+        coalesce(daily_gaps.gaps, 0) as gaps
     from days
-    inner join daily_gaps
-        on
-            days.day >= daily_gaps.day
-            and {{ add_days('days.day', -30) }} < daily_gaps.day
-    group by days.day, daily_gaps.gap_days
+    cross join gap_lengths
+    left join daily_gaps
+        on days.day = daily_gaps.day and gap_lengths.gap_days = daily_gaps.gap_days
+),
+
+gaps_in_30_days as (
+    select
+        day,
+        gap_days,
+        sum(gaps) over (
+            partition by gap_days order by day rows between 29 preceding and current row
+        ) as gaps
+    from gaps_by_day
 ),
 
 ranked_gaps as (
@@ -113,6 +127,7 @@ ranked_gaps as (
         sum(gaps) over (partition by day order by gap_days) as gaps_up_to,
         sum(gaps) over (partition by day) as gaps_total
     from gaps_in_30_days
+    where gaps > 0
 ),
 
 median_gaps as (
