@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,9 @@ def test_customer_360_says_what_a_filter_needs(landed: str) -> None:
         """
         select
             stage, previous_stage, orders_count, recency_days, monetary, acquisition_source,
-            first_seen_on, birthday, is_contactable, email, next_stage, next_stage_date
+            first_seen_on, birthday, is_contactable, email, next_stage, next_stage_date,
+            return_rate, refunded_orders_share, revenue_last_period, spend_trend,
+            usual_reorder_date, stage_label_de, next_birthday_on
         from customer_360 where customer_id = %s
         """,
         ada,
@@ -297,6 +300,8 @@ def test_customer_360_says_what_a_filter_needs(landed: str) -> None:
             # There is no 30 February.
             None,
             *(True, "ada@mail.example", "at_risk", date(2026, 6, 29)),
+            # 20 of 100 came back, of one of two orders; nothing was bought in the 90 days before.
+            *(Decimal("0.2"), Decimal("0.5"), 80, None, date(2026, 4, 30), "Entwicklung", None),
         )
     ]
 
