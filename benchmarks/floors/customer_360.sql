@@ -7,21 +7,7 @@
 -- began, the coming stage is the one on the earliest coming day, and both are hash joins.
 
 create table floor.customer_360 as
-with order_totals as (
-    select
-        customer_id,
-        min(order_date) filter (where is_counted) as first_order_date,
-        max(order_date) filter (where is_counted) as last_order_date,
-        count(*) filter (where is_counted) as orders_count,
-        sum(revenue) filter (where is_counted) as revenue_total,
-        max(order_date) filter (where not_counted_because = 'abandoned_checkout')
-            as last_abandoned_checkout_on
-    from int_orders
-    where customer_id is not null
-    group by customer_id
-),
-
-next_dates as (
+with next_dates as (
     select
         customer_id,
         min(from_date) as from_date
@@ -58,14 +44,13 @@ select
     rfm.m_score,
     rfm.rfm_code,
     rfm.rfm_segment,
-    order_totals.first_order_date,
-    order_totals.last_order_date,
-    coalesce(order_totals.orders_count, 0)::integer as orders_count,
-    coalesce(order_totals.revenue_total, 0)::numeric(18, 4) as revenue_total,
-    (order_totals.revenue_total / nullif(order_totals.orders_count, 0))::numeric(18, 4)
-        as average_order_value,
+    order_facts.first_order_date,
+    order_facts.last_order_date,
+    coalesce(order_facts.orders_count, 0)::integer as orders_count,
+    coalesce(order_facts.revenue_total, 0)::numeric(18, 4) as revenue_total,
+    order_facts.average_order_value::numeric(18, 4) as average_order_value,
     order_days.expected_gap_days,
-    order_totals.last_abandoned_checkout_on,
+    order_facts.last_abandoned_checkout_on,
     customers.first_seen_on,
     customers.acquisition_source,
     customers.preferred_language,
@@ -87,8 +72,50 @@ select
     customer_value.expected_orders_365d,
     customer_value.clv_90d,
     customer_value.clv_365d,
-    customer_value.expected_next_order_date
+    customer_value.expected_next_order_date,
+    coalesce(order_facts.orders_not_counted_count, 0)::integer as orders_not_counted_count,
+    coalesce(order_facts.abandoned_checkouts_count, 0)::integer as abandoned_checkouts_count,
+    order_facts.return_rate::numeric(10, 4) as return_rate,
+    order_facts.refunded_orders_share::numeric(10, 4) as refunded_orders_share,
+    order_facts.discount_share::numeric(10, 4) as discount_share,
+    order_facts.favourite_category,
+    order_facts.favourite_category_share::numeric(10, 4) as favourite_category_share,
+    coalesce(order_facts.distinct_products_count, 0)::integer as distinct_products_count,
+    coalesce(spend_trend.revenue_last_period, 0)::numeric(18, 4) as revenue_last_period,
+    coalesce(spend_trend.revenue_previous_period, 0)::numeric(18, 4) as revenue_previous_period,
+    spend_trend.spend_trend,
+    order_days.order_date + ceil(order_days.expected_gap_days)::integer as usual_reorder_date,
+    %(as_of_date)s::date - order_facts.last_delivered_on as days_since_delivery,
+    order_facts.last_delivered_on,
+    %(as_of_date)s::date - order_facts.last_abandoned_checkout_on
+        as days_since_abandoned_checkout,
+    birthdays.next_birthday_on,
+    birthdays.next_birthday_on - %(as_of_date)s::date as days_until_birthday,
+    -- One is a year older on the next birthday, today's included.
+    (
+        extract(year from birthdays.next_birthday_on) - extract(year from customers.birthday)
+        - (birthdays.next_birthday_on > %(as_of_date)s::date)::integer
+    )::integer as age_years,
+    rfm_labels.label_en as rfm_segment_label_en,
+    rfm_labels.label_de as rfm_segment_label_de,
+    stage_labels.label_en as stage_label_en,
+    stage_labels.label_de as stage_label_de,
+    customer_value.expected_order_value
 from customers
+left join lateral (
+    -- One born on 29 February has a birthday on 1 March where there is none.
+    select min(day) as next_birthday_on
+    from (
+        select
+            make_date(year, extract(month from customers.birthday)::integer, 1)
+            + extract(day from customers.birthday)::integer - 1 as day
+        from generate_series(
+            extract(year from %(as_of_date)s::date)::integer,
+            extract(year from %(as_of_date)s::date)::integer + 1
+        ) as year
+    ) as days
+    where customers.birthday <= %(as_of_date)s::date and day >= %(as_of_date)s::date
+) as birthdays on true
 left join lifecycle_intervals as stages
     on customers.customer_id = stages.customer_id and stages.valid_to is null
 left join lifecycle_transitions as transitions
@@ -101,8 +128,11 @@ left join lifecycle_projections as projections
         next_dates.customer_id = projections.customer_id
         and next_dates.from_date = projections.from_date
 left join customer_rfm as rfm on customers.customer_id = rfm.customer_id
+left join rfm_segments as rfm_labels on rfm.rfm_code = rfm_labels.rfm_code
+left join lifecycle_frameworks as stage_labels
+    on stages.stage = stage_labels.stage and stage_labels.framework = 'kundenkreis'
 left join customer_value on customers.customer_id = customer_value.customer_id
-left join order_totals on customers.customer_id = order_totals.customer_id
+left join int_customer_order_facts as order_facts on customers.customer_id = order_facts.customer_id
 left join int_order_days as order_days
     on customers.customer_id = order_days.customer_id and order_days.next_order_date is null
 left join int_contactability as contactability
@@ -110,6 +140,8 @@ left join int_contactability as contactability
         customers.customer_id = contactability.customer_id
         and contactability.channel = 'email'
         and contactability.preference = 1
+left join int_customer_spend_trend as spend_trend
+    on customers.customer_id = spend_trend.customer_id
 left join signs on customers.customer_id = signs.customer_id;
 
 analyze floor.customer_360;
