@@ -15,10 +15,7 @@
 
 {# Calendar months from the month of one day to the month of a later one. #}
 {% macro months_between(earlier, later) -%}
-    cast(
-        (extract(year from {{ later }}) - extract(year from {{ earlier }})) * 12
-        + extract(month from {{ later }}) - extract(month from {{ earlier }}) as integer
-    )
+    cast({{ dbt.datediff(earlier, later, 'month') }} as integer)
 {%- endmacro %}
 
 

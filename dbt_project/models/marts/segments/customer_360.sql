@@ -177,7 +177,7 @@ final as (
             case
                 when people.next_birthday_on is not null
                     then
-                        {{ as_of_year() }} - extract(year from people.birthday)
+                        {{ dbt.datediff('people.birthday', as_of_date(), 'year') }}
                         - people.years_not_full
             end as integer
         ) as age_years,
