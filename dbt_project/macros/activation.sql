@@ -76,16 +76,25 @@
 {%- endmacro %}
 
 
-{# The publication this plan belongs to. #}
+{# The publication this plan belongs to: that of the run. Looked up, because a variable that differs
+   from those of the run's other dbt calls would make dbt parse the whole project again. #}
 {% macro planned_publication_id() -%}
     {%- set publication_id = var('publication_id', none) -%}
-    {%- if publication_id is none -%}
-        {%- if execute and flags.WHICH in ['build', 'run', 'show'] -%}
+    {%- if publication_id is none and execute and flags.WHICH in ['build', 'run', 'show'] -%}
+        {%- set of_run -%}
+            select max(publication_id)
+            from history.publications
+            where dag_run_id = {{ sql_text(var('run_id', none) or '') }}
+        {%- endset -%}
+        {%- set publication_id = run_query(of_run).columns[0].values()[0] -%}
+        {%- if publication_id is none -%}
             {{ exceptions.raise_compiler_error(
-                "dbt variable publication_id is not set. `kundenkreis run` plans the publication it"
+                "There is no publication to plan for. `kundenkreis run` plans the publication it"
                 ~ " has made; by hand pass --vars '{publication_id: 12}'."
             ) }}
         {%- endif -%}
+    {%- endif -%}
+    {%- if publication_id is none -%}
         {{ return(0) }}
     {%- endif -%}
     {{ return(publication_id | int) }}

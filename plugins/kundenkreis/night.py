@@ -185,9 +185,9 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
 def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     """Compare what the segments want with what was delivered; nothing is sent."""
     from kundenkreis import activation
+    from kundenkreis.warehouse import builds
 
-    variables = {"publication_id": publication_id, "run_id": run.run_id}
-    counts = _dbt_build(run, schema, "tag:plan", None, **variables)
+    counts = _dbt_build(run, schema, "tag:plan", builds.stands_upon(run.dsn, schema))
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}
 
@@ -230,23 +230,25 @@ def report(run: RunContext) -> Summary:
 
 
 def _dbt_build(
-    run: RunContext, schema: str, select: str, built_as_of_date: date | None, **variables: Any
+    run: RunContext, schema: str, select: str, built_as_of_date: date | None
 ) -> dict[str, int]:
     from kundenkreis.warehouse.dbt import night_vars, run_dbt
     from kundenkreis.warehouse.publish import building
 
-    known = {
-        "publication_id": 0,
-        "run_id": "",
-        "built_as_of_date": built_as_of_date.isoformat() if built_as_of_date else None,
-        **variables,
-    }
+    # The same in every call of a night: dbt parses anew where a variable differs.
+    variables = night_vars(
+        run.settings,
+        run.as_of_date,
+        schema,
+        run_id=run.run_id,
+        built_as_of_date=built_as_of_date.isoformat() if built_as_of_date else None,
+    )
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",
             ["--select", select, "--exclude-resource-type", "unit_test"],
             dsn=run.dsn,
-            variables=night_vars(run.settings, run.as_of_date, schema, **known),
+            variables=variables,
             progress=run.progress,
         )
 
