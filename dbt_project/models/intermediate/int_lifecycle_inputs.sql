@@ -1,3 +1,4 @@
+{{ config(materialized='view') }}
 {#- What the schedule of stages stands on besides orders, small enough to be compared every night. -#}
 
 with

@@ -39,10 +39,7 @@ entered as (
         case
             when order_day_number = 1 then 'conversion'
             when
-                order_date >= {{ add_days(
-                    'previous_order_date',
-                    'lag(churned_after_days) over (partition by customer_id order by order_date)'
-                ) }}
+                order_date >= {{ add_days('previous_order_date', 'previous_churned_after_days') }}
                 then 'reactivated'
         end as entry_stage,
         case
@@ -63,42 +60,54 @@ timed as (
     from entered
 ),
 
+-- An order day with each of its four steps: entry, base, at risk, churned. Order days are read once.
+steps as (
+    {%- for step in range(1, 5) %}
+    select {{ step }} as step
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
+),
+
+stepped as (
+    select
+        timed.*,
+        steps.step,
+        case steps.step
+            when 1 then 0
+            when 2 then timed.base_after_days
+            when 3 then timed.at_risk_after_days
+            else timed.churned_after_days
+        end as after_days
+    from timed
+    cross join steps
+),
+
 after_orders as (
     select
         customer_id,
-        entry_stage as stage,
-        order_date as valid_from,
-        case when order_day_number = 1 then 'first_order' else 'order_after_churn' end
-            as entered_because,
+        case step
+            when 1 then entry_stage
+            when 2 then base_stage
+            when 3 then 'at_risk'
+            else 'churned'
+        end as stage,
+        {{ add_days('order_date', 'after_days') }} as valid_from,
+        case
+            when step = 1 and order_day_number = 1 then 'first_order'
+            when step = 1 then 'order_after_churn'
+            when step = 2 and base_after_days = 0 then 'order'
+            when step = 2 then 'entry_stage_ended'
+            else 'no_order_since'
+        end as entered_because,
         next_order_date as next_date
-    from timed
-    where entry_stage is not null and base_after_days > 0
-    union all
-    select
-        customer_id,
-        base_stage as stage,
-        {{ add_days('order_date', 'base_after_days') }} as valid_from,
-        case when base_after_days = 0 then 'order' else 'entry_stage_ended' end as entered_because,
-        next_order_date as next_date
-    from timed
-    where base_after_days < first_loss_after_days
-    union all
-    select
-        customer_id,
-        'at_risk' as stage,
-        {{ add_days('order_date', 'at_risk_after_days') }} as valid_from,
-        'no_order_since' as entered_because,
-        next_order_date as next_date
-    from timed
-    where at_risk_after_days < churned_after_days
-    union all
-    select
-        customer_id,
-        'churned' as stage,
-        {{ add_days('order_date', 'churned_after_days') }} as valid_from,
-        'no_order_since' as entered_because,
-        next_order_date as next_date
-    from timed
+    from stepped
+    where
+        case step
+            when 1 then entry_stage is not null and base_after_days > 0
+            when 2 then base_after_days < first_loss_after_days
+            when 3 then at_risk_after_days < churned_after_days
+            else true
+        end
 ),
 
 ----------  before the first order: known, interested, dormant

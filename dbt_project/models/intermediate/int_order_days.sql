@@ -70,6 +70,17 @@ expected as (
     from windowed
 ),
 
+-- What follows from the gap is needed of the day before as well: who comes back after having
+-- churned is told by the gap that was expected then.
+limited as (
+    select
+        *,
+        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer)
+            as at_risk_after_days,
+        cast(ceil({{ var('churn_factor') }} * expected_gap_days) as integer) as churned_after_days
+    from expected
+),
+
 final as (
     select
         customer_id,
@@ -82,10 +93,11 @@ final as (
         gap_days,
         coalesce(is_loyal, false) as is_loyal,
         cast(expected_gap_days as numeric(10, 2)) as expected_gap_days,
-        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer)
-            as at_risk_after_days,
-        cast(ceil({{ var('churn_factor') }} * expected_gap_days) as integer) as churned_after_days
-    from expected
+        at_risk_after_days,
+        churned_after_days,
+        lag(churned_after_days) over (partition by customer_id order by order_date)
+            as previous_churned_after_days
+    from limited
 )
 
 select * from final
