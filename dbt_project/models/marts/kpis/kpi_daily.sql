@@ -92,18 +92,22 @@ daily_gaps as (
     group by order_date, gap_days
 ),
 
--- The weighted median of the gaps that ended within 30 days.
+counted_days as (
+    {{ days_from_to(add_days(as_of_date(), -29), as_of_date()) }}
+),
+
+-- The weighted median of the gaps that ended within 30 days: each counts on the day it ended and on
+-- the 29 days after it.
 gaps_in_30_days as (
     select
-        days.day,
+        {{ add_days('daily_gaps.day', days_between('counted_days.day', as_of_date())) }} as day,
         daily_gaps.gap_days,
         sum(daily_gaps.gaps) as gaps
-    from days
-    inner join daily_gaps
-        on
-            days.day >= daily_gaps.day
-            and {{ add_days('days.day', -30) }} < daily_gaps.day
-    group by days.day, daily_gaps.gap_days
+    from daily_gaps
+    cross join counted_days
+    group by
+        {{ add_days('daily_gaps.day', days_between('counted_days.day', as_of_date())) }},
+        daily_gaps.gap_days
 ),
 
 ranked_gaps as (
