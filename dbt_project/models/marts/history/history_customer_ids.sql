@@ -2,8 +2,17 @@
 
 with
 
+-- A record that is as it was in the colour's last build has its id since then.
 identities as (
-    select * from {{ ref('int_customer_identities') }}
+    select identities.*
+    from {{ ref('int_customer_identities') }} as identities
+    {%- if builds_on_last_build() %}
+    inner join {{ ref('int_affected_records') }} as affected
+        on
+            identities.source = affected.source
+            and identities.source_record_type = affected.source_record_type
+            and identities.source_id = affected.source_id
+    {%- endif %}
 ),
 
 assigned as (
