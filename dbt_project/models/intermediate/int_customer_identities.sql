@@ -2,7 +2,6 @@
     materialized='incremental',
     incremental_strategy='append',
     unlogged=false,
-    indexes=[{'columns': ['customer_id']}],
     pre_hook="{{ forget_changed(
         'int_affected_records', ['source', 'source_record_type', 'source_id']
     ) }}",

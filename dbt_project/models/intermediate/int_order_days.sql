@@ -66,7 +66,8 @@ windowed as (
 expected as (
     select
         *,
-        {{ expected_gap('order_day_number', gaps) }} as expected_gap_days
+        cast({{ expected_gap_half_days('order_day_number', gaps) }} as integer)
+            as expected_gap_half_days
     from windowed
 ),
 
@@ -75,9 +76,8 @@ expected as (
 limited as (
     select
         *,
-        cast(ceil({{ var('at_risk_factor') }} * expected_gap_days) as integer)
-            as at_risk_after_days,
-        cast(ceil({{ var('churn_factor') }} * expected_gap_days) as integer) as churned_after_days
+        {{ days_of_gaps(var('at_risk_factor'), 'expected_gap_half_days') }} as at_risk_after_days,
+        {{ days_of_gaps(var('churn_factor'), 'expected_gap_half_days') }} as churned_after_days
     from expected
 ),
 
@@ -92,7 +92,7 @@ final as (
         next_order_date,
         gap_days,
         coalesce(is_loyal, false) as is_loyal,
-        cast(expected_gap_days as numeric(10, 2)) as expected_gap_days,
+        cast(expected_gap_half_days / 2.0 as numeric(10, 2)) as expected_gap_days,
         at_risk_after_days,
         churned_after_days,
         lag(churned_after_days) over (partition by customer_id order by order_date)

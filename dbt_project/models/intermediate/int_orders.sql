@@ -2,7 +2,6 @@
     materialized='incremental',
     incremental_strategy='append',
     unlogged=false,
-    indexes=[{'columns': ['customer_id']}],
     pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
 ) }}
 -- depends_on: {{ ref('int_recomputed_orders') }}
