@@ -30,17 +30,15 @@
 {# True for a raw row that the last build of this colour cannot have seen as it is now.
 
    source_name: as in sources.yml. load_id: column that names the load that wrote the row.
-   moments: columns before which the row did not count. #}
+   moments: columns before which the row did not count.
+
+   The loads are literals, so that the planner knows how few rows they wrote. #}
 {% macro is_new_since_last_build(source_name, load_id, moments=[], load_id_type='text') -%}
     (
         {{ load_id }} is null
-        or {{ load_id }} not in (
-            select cast(loads.load_id as {{ load_id_type }})
-            from {{ source('operations', 'built_loads') }} as loads
-            where
-                loads.schema_name = {{ sql_text(var('marts_schema')) }}
-                and loads.source = {{ sql_text(source_name) }}
-        )
+        {%- for load in var('new_loads').get(source_name, []) %}
+        or {{ load_id }} = cast({{ sql_text(load) }} as {{ load_id_type }})
+        {%- endfor %}
         {%- for moment in moments %}
         or ({{ moment }} >= {{ built_as_of_end() }} and {{ moment }} < {{ as_of_end() }})
         {%- endfor %}

@@ -93,7 +93,7 @@ def transform(run: RunContext) -> Summary:
         )
     kind = f"in full: {build.full_because}" if build.full_because else "what has changed"
     run.progress(f"builds {schema}, {kind}")
-    counts = _dbt_build(run, schema, "tag:transform", build.built_as_of_date)
+    counts = _dbt_build(run, schema, "tag:transform", build.variables())
     builds.complete(run.dsn, build, run.run_id)
     reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
@@ -130,7 +130,7 @@ def segment(run: RunContext, schema: str) -> Summary:
     from kundenkreis.warehouse import builds
 
     try:
-        counts = _dbt_build(run, schema, "tag:segment", builds.stands_upon(run.dsn, schema))
+        counts = _dbt_build(run, schema, "tag:segment", builds.variables_of(run.dsn, schema))
     except TransformError as error:
         _name_broken_segment(run, schema, error)
         raise
@@ -187,7 +187,7 @@ def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     from kundenkreis import activation
     from kundenkreis.warehouse import builds
 
-    counts = _dbt_build(run, schema, "tag:plan", builds.stands_upon(run.dsn, schema))
+    counts = _dbt_build(run, schema, "tag:plan", builds.variables_of(run.dsn, schema))
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}
 
@@ -230,19 +230,13 @@ def report(run: RunContext) -> Summary:
 
 
 def _dbt_build(
-    run: RunContext, schema: str, select: str, built_as_of_date: date | None
+    run: RunContext, schema: str, select: str, stands_upon: dict[str, Any]
 ) -> dict[str, int]:
     from kundenkreis.warehouse.dbt import night_vars, run_dbt
     from kundenkreis.warehouse.publish import building
 
     # The same in every call of a night: dbt parses anew where a variable differs.
-    variables = night_vars(
-        run.settings,
-        run.as_of_date,
-        schema,
-        run_id=run.run_id,
-        built_as_of_date=built_as_of_date.isoformat() if built_as_of_date else None,
-    )
+    variables = night_vars(run.settings, run.as_of_date, schema, run_id=run.run_id, **stands_upon)
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",

@@ -73,8 +73,9 @@ def test_the_first_build_of_a_colour_is_a_full_one(shop: str) -> None:
 def test_the_next_one_stands_upon_it(built: str) -> None:
     build = _begin(built, DAY + timedelta(days=2))
     assert (build.built_as_of_date, build.full_because) == (DAY, None)
+    assert build.variables() == {"built_as_of_date": "2026-03-01", "new_loads": {}}
     builds.complete(built, build, "next")
-    assert builds.stands_upon(built, publish.BLUE) == DAY
+    assert builds.variables_of(built, publish.BLUE) == build.variables()
 
 
 def test_the_same_day_again_stands_upon_it(built: str) -> None:
@@ -84,7 +85,7 @@ def test_the_same_day_again_stands_upon_it(built: str) -> None:
 def test_a_build_that_died_leaves_a_colour_to_be_built_in_full(built: str) -> None:
     _begin(built)
     assert _begin(built).full_because == "this schema holds no complete build"
-    assert builds.stands_upon(built, publish.BLUE) is None
+    assert builds.variables_of(built, publish.BLUE)["built_as_of_date"] is None
 
 
 def test_a_build_that_was_not_published_is_not_built_upon(shop: str, built: str) -> None:
@@ -119,6 +120,7 @@ def test_a_fifth_of_a_table_is_the_most_that_is_built_upon(built: str) -> None:
     _load(built, "2026-03-02 01:00+00", range(1000, 1025))
     build = _begin(built)
     assert build.full_because is None, "25 of 125 rows are a fifth"
+    assert build.new_loads == {"files": ["2026-03-02 01:00:00+00"]}
     assert len(build.loads) == 2
     with psycopg.connect(built) as connection:
         connection.execute("truncate operations.build_state, operations.built_loads")

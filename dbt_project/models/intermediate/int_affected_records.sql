@@ -24,7 +24,9 @@ changed_keys as (
             as record_key,
         {{ identity_key('records') }} as identity_key,
         {{ telephone_key('records') }} as telephone_key,
-        {{ link_key('records') }} as link_key
+        records.linked_source,
+        records.linked_record_type,
+        records.linked_source_id
     from changed
     left join records
         on
@@ -56,9 +58,9 @@ touched as (
     from {{ built }} as built
     inner join changed_keys
         on
-            {{ record_key('built.source', 'built.source_record_type', 'built.source_id') }}
-            = changed_keys.link_key
-    where changed_keys.link_key is not null
+            built.source = changed_keys.linked_source
+            and built.source_record_type = changed_keys.linked_record_type
+            and built.source_id = changed_keys.linked_source_id
     union
     select built.connection
     from {{ built }} as built

@@ -5,7 +5,8 @@
     select
         lines.source,
         lines.order_key as order_id,
-        lines.refunds_order_key as refunds_order_id
+        lines.refunds_order_key as refunds_order_id,
+        lines.ordered_at < {{ as_of_end() }} or lines.ordered_at is null as is_visible
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
     where {{ is_new_since_last_build(
         'files',
@@ -18,7 +19,8 @@
     select
         orders.source,
         orders.order_key as order_id,
-        orders.refunds_order_key as refunds_order_id
+        orders.refunds_order_key as refunds_order_id,
+        orders.ordered_at < {{ as_of_end() }} or orders.ordered_at is null as is_visible
     from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
     where {{ is_new_since_last_build(
         'files',
@@ -31,7 +33,8 @@
     select
         'woocommerce' as source,
         orders.order_key as order_id,
-        null as refunds_order_id
+        null as refunds_order_id,
+        orders.ordered_at < {{ as_of_end() }} or orders.ordered_at is null as is_visible
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
     where {{ is_new_since_last_build(
         'woocommerce', 'orders.load_id', ['orders.ordered_at', 'orders.completed_at']
@@ -41,7 +44,8 @@
     select
         'woocommerce' as source,
         refunds.order_key as order_id,
-        null as refunds_order_id
+        null as refunds_order_id,
+        false as is_visible
     from {{ ref('stg_woocommerce__refunds') if source_is_enabled('woocommerce') }} as refunds
     where {{ is_new_since_last_build('woocommerce', 'refunds.load_id', ['refunds.refunded_at']) }}
 {%- endset -%}
@@ -90,34 +94,38 @@ changed_rows as (
             'woocommerce.orders': woocommerce_orders,
             'woocommerce.refunds': woocommerce_refunds,
         },
-        dict(columns, refunds_order_id=dbt.type_string()),
+        dict(columns, refunds_order_id=dbt.type_string(), is_visible='boolean'),
     ) }}
 ),
 
 changed as (
-    select distinct
-        changed_rows.source,
-        changed_rows.order_id,
-        built.refunds_order_id as built_refunds_order_id,
-        built.order_id is not null as was_built
+    select
+        source,
+        order_id,
+        {{ any_true('is_visible') }} as is_visible
     from changed_rows
-    left join {{ built }} as built
-        on changed_rows.source = built.source and changed_rows.order_id = built.order_id
+    group by source, order_id
 ),
 
-arrived as (
-    select count(*) as orders
+matched as (
+    select
+        changed.source,
+        changed.order_id,
+        changed.is_visible and built.order_id is null as is_new,
+        built.source_record_type as built_source_record_type,
+        built.source_id as built_source_id,
+        built.refunds_order_id as built_refunds_order_id
     from changed
-    inner join ({{ present }}) as present
-        on changed.source = present.source and changed.order_id = present.order_id
-    where not changed.was_built
+    left join {{ built }} as built
+        on changed.source = built.source and changed.order_id = built.order_id
 ),
 
 -- Whether orders are gone shows in their number; only then is it worth while to look for them.
 counted as (
     select
         (select count(*) from ({{ present }}) as present)
-        <> (select count(*) from {{ built }}) + (select orders from arrived) as are_some_gone
+        <> (select count(*) from {{ built }})
+        + (select count(*) from matched where is_new) as are_some_gone
 ),
 
 -- A file that replaces another may lack some of its orders.
@@ -125,6 +133,8 @@ gone as (
     select
         built.source,
         built.order_id,
+        built.source_record_type as built_source_record_type,
+        built.source_id as built_source_id,
         built.refunds_order_id as built_refunds_order_id
     from {{ built }} as built
     left join ({{ present }}) as present
@@ -135,17 +145,7 @@ gone as (
 ),
 
 -- With a credit note changes what is left of the order it names, or named.
-all_changed as (
-    select
-        source,
-        order_id
-    from changed
-    union
-    select
-        source,
-        order_id
-    from gone
-    union
+credited as (
     select
         source,
         refunds_order_id as order_id
@@ -155,7 +155,7 @@ all_changed as (
     select
         source,
         built_refunds_order_id as order_id
-    from changed
+    from matched
     where built_refunds_order_id is not null
     union
     select
@@ -167,13 +167,27 @@ all_changed as (
 
 final as (
     select
-        all_changed.source,
-        all_changed.order_id,
+        source,
+        order_id,
+        built_source_record_type,
+        built_source_id
+    from matched
+    union
+    select
+        source,
+        order_id,
+        built_source_record_type,
+        built_source_id
+    from gone
+    union
+    select
+        credited.source,
+        credited.order_id,
         built.source_record_type as built_source_record_type,
         built.source_id as built_source_id
-    from all_changed
+    from credited
     left join {{ built }} as built
-        on all_changed.source = built.source and all_changed.order_id = built.order_id
+        on credited.source = built.source and credited.order_id = built.order_id
 )
 {%- else -%}
 final as (

@@ -15,25 +15,37 @@ changed_orders as (
     select * from {{ ref('int_customers_with_changed_orders') }}
 ),
 
-changed_inputs as (
-    select coalesce(inputs.customer_id, built.customer_id) as customer_id
-    from inputs
-    full outer join built on inputs.customer_id = built.customer_id
-    where
+compared as (
+    select
+        coalesce(inputs.customer_id, built.customer_id) as customer_id,
+        inputs.first_seen_on,
+        inputs.signs,
         inputs.customer_id is null
         or built.customer_id is null
         or inputs.first_seen_on <> built.first_seen_on
-        or coalesce(inputs.signs, '') <> coalesce(built.signs, '')
+        or coalesce(inputs.signs, '') <> coalesce(built.signs, '') as has_other_inputs
+    from inputs
+    full outer join built on inputs.customer_id = built.customer_id
 ),
 
 final as (
-    select customer_id from changed_inputs
-    union
-    select customer_id from changed_orders
+    select
+        coalesce(compared.customer_id, changed_orders.customer_id) as customer_id,
+        compared.first_seen_on,
+        compared.signs
+    from compared
+    full outer join changed_orders on compared.customer_id = changed_orders.customer_id
+    where
+        compared.has_other_inputs
+        or changed_orders.customer_id is not null
 )
 {%- else -%}
 final as (
-    {{ empty_relation({'customer_id': dbt.type_string()}) }}
+    {{ empty_relation({
+        'customer_id': dbt.type_string(),
+        'first_seen_on': 'date',
+        'signs': dbt.type_string(),
+    }) }}
 )
 {%- endif %}
 

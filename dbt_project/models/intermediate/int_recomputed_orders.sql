@@ -24,21 +24,19 @@ built as (
     select * from {{ last_build_of('int_orders') }}
 ),
 
+-- A record that is new, or gone, has no orders but changed ones: each order has had its record.
 moved as (
     select
         affected.source,
         affected.source_record_type,
         affected.source_id
     from affected
-    left join identities
+    inner join identities
         on
             affected.source = identities.source
             and affected.source_record_type = identities.source_record_type
             and affected.source_id = identities.source_id
-    where
-        affected.built_customer_id is null
-        or identities.customer_id is null
-        or affected.built_customer_id <> identities.customer_id
+    where affected.built_customer_id <> identities.customer_id
 ),
 
 recomputed as (

@@ -44,10 +44,14 @@ _VARIABLES_OF_THE_NIGHT = {
     "built_as_of_date",
     "enabled_destinations",
     "marts_schema",
+    "new_loads",
     "publication_id",
     "run_id",
     "segments",
 }
+
+
+Variables = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Build:
             build.
         full_because: why it is a full one; None otherwise.
         loads: the loads there were when it began, as (source, load id).
+        new_loads: those that the build it stands upon has not seen, by source.
     """
 
     schema: str
@@ -70,6 +75,11 @@ class Build:
     built_as_of_date: date | None
     full_because: str | None
     loads: tuple[tuple[str, str], ...] = field(repr=False)
+    new_loads: Mapping[str, list[str]]
+
+    def variables(self) -> Variables:
+        """The dbt variables that tell the models what they may stand upon."""
+        return _variables(self.built_as_of_date, self.new_loads)
 
 
 def fingerprint(variables: Mapping[str, Any]) -> str:
@@ -136,6 +146,7 @@ def begin(
         built_as_of_date=None if reason or built is None else built[0],
         full_because=reason,
         loads=tuple(sorted(rows)),
+        new_loads=_by_source(rows.keys() - seen),
     )
 
 
@@ -145,15 +156,23 @@ def complete(dsn: str, build: Build, run_id: str) -> None:
         connection.execute(
             """
             insert into operations.build_state
-                (schema_name, as_of_date, built_as_of_date, fingerprint, run_id)
-            values (%s, %s, %s, %s, %s)
+                (schema_name, as_of_date, built_as_of_date, new_loads, fingerprint, run_id)
+            values (%s, %s, %s, %s, %s, %s)
             on conflict (schema_name) do update set
                 as_of_date = excluded.as_of_date,
                 built_as_of_date = excluded.built_as_of_date,
+                new_loads = excluded.new_loads,
                 fingerprint = excluded.fingerprint,
                 run_id = excluded.run_id
             """,
-            (build.schema, build.as_of_date, build.built_as_of_date, build.fingerprint, run_id),
+            (
+                build.schema,
+                build.as_of_date,
+                build.built_as_of_date,
+                json.dumps(dict(build.new_loads)),
+                build.fingerprint,
+                run_id,
+            ),
         )
         connection.execute(
             "delete from operations.built_loads where schema_name = %s", (build.schema,)
@@ -168,13 +187,27 @@ def complete(dsn: str, build: Build, run_id: str) -> None:
                 copy.write_row((build.schema, source, load_id))
 
 
-def stands_upon(dsn: str, schema: str) -> date | None:
-    """The day of the build that the colour's last build stood upon, as `Build.built_as_of_date`."""
+def variables_of(dsn: str, schema: str) -> Variables:
+    """`Build.variables` of the build that a colour holds."""
     with connect(dsn) as connection:
         row = connection.execute(
-            "select built_as_of_date from operations.build_state where schema_name = %s", (schema,)
+            "select built_as_of_date, new_loads from operations.build_state where schema_name = %s",
+            (schema,),
         ).fetchone()
-    return row[0] if row else None
+    return _variables(*row) if row else _variables(None, {})
+
+
+def _variables(built_as_of_date: date | None, new_loads: Mapping[str, list[str]]) -> Variables:
+    if built_as_of_date is None:
+        return {"built_as_of_date": None, "new_loads": {}}
+    return {"built_as_of_date": built_as_of_date.isoformat(), "new_loads": dict(new_loads)}
+
+
+def _by_source(loads: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for source, load_id in sorted(loads):
+        found.setdefault(source, []).append(load_id)
+    return found
 
 
 def _why_not(

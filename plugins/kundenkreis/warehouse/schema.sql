@@ -46,6 +46,7 @@ create unlogged table if not exists operations.build_state (
     schema_name text primary key,
     as_of_date date not null,
     built_as_of_date date,
+    new_loads jsonb not null,
     fingerprint text not null,
     run_id text not null
 );
