@@ -14,7 +14,12 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import KundenkreisError
+<<<<<<< HEAD
 from kundenkreis.settings import home, repository_root
+=======
+from kundenkreis.night import RunContext, _quarantine_rejected_rows
+from kundenkreis.settings import load_settings, repository_root
+>>>>>>> kpis
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
@@ -151,6 +156,24 @@ def _land(dsn: str) -> None:
             }
         ],
     )
+    insert(
+        dsn,
+        "raw_files.spend",
+        (
+            {
+                "source_name": "advertising",
+                "acquisition_source": "Paid_Search",
+                "spent_on": spent_on,
+                "currency": currency,
+                "amount": amount,
+                "content_hash": "file",
+                "row_number": number,
+            }
+            for number, (spent_on, currency, amount) in enumerate(
+                [("2026-02-10", "EUR", 40), ("2026-03-10", "CHF", 7), ("2026-04-01", "EUR", 9)], 1
+            )
+        ),
+    )
 
 
 SEGMENTS = [
@@ -281,6 +304,26 @@ def test_an_order_without_a_rate_is_set_aside_and_the_rest_goes_on(landed: str) 
     assert query(landed, "select count(*) from orders where order_id = '14'") == [(0,)]
 
 
+def test_spend_meets_whom_it_won_and_what_has_no_rate_is_kept(landed: str) -> None:
+    assert query(
+        landed,
+        "select month, spend, new_customers, cost_per_new_customer, revenue, return_on_spend"
+        " from kpi_acquisition_cost where acquisition_source = 'paid_search'",
+    ) == [(date(2026, 2, 1), 40, 1, 40, 80, 2)]
+    settings = load_settings(repository_root() / "config")
+    resolve: Any = None
+    run = RunContext("run", date(2026, 3, 31), landed, settings, resolve, False, lambda line: None)
+    assert _quarantine_rejected_rows(run) == 2
+    assert query(
+        landed,
+        "select source, table_name, record_key, reason_code, payload ->> 'spent_on'"
+        " from quarantine.rejected_records order by source",
+    ) == [
+        ("advertising", "spend", "file:2", "no_exchange_rate", "2026-03-10"),
+        ("woocommerce", "orders", "14", "no_exchange_rate", None),
+    ]
+
+
 def test_customer_360_says_what_a_filter_needs(landed: str) -> None:
     ada = _customer(landed, "woocommerce", "1")
     assert query(
@@ -335,13 +378,11 @@ def test_the_queries_of_the_lifecycle_page_run(landed: str) -> None:
     assert len(queries) > 10
     found = [query(landed, text.replace("marts.", f"{MARTS}.")) for text in queries]
     silent = [text for text, rows in zip(queries, found, strict=True) if not rows]
-    # No night of this shop was published, nothing was spent, nobody is lost or about to be.
+    # No night of this shop was published, nobody is lost or about to be.
     assert [re.search(r"(?:from \S+|to_stage = \S+)", text)[0] for text in silent] == [  # type: ignore[index]
         "from history.kpi_daily",
         "from marts.lifecycle_transitions",
         "from marts.customer_360",
-        "from marts.kpi_acquisition_cost",
-        "from marts.kpi_acquisition_cost_by_stage",
     ]
     (two_dates,) = [
         rows for text, rows in zip(queries, found, strict=True) if "before.stage" in text

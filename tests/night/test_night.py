@@ -68,6 +68,8 @@ def test_the_next_night_sends_only_changes(shop: Household) -> None:
     sent = shop.rows("select count(*) from activation.ledger")[0][0] - sent_before
     assert 0 < sent < members / 2
     assert_audiences_are_as_the_marts_say(shop)
+    days = shop.rows("select as_of_date, publication_id from history.kpi_daily order by as_of_date")
+    assert days == [(FIRST_NIGHT, 1), (SECOND_NIGHT, 2)]
 
 
 def test_a_failed_gate_keeps_readers_and_mailboxes_safe(shop: Household) -> None:
