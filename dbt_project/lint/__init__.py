@@ -56,6 +56,9 @@ class _Dbt:
     datediff = staticmethod(lambda first, second, part: f"({second} - {first})")
     safe_cast = staticmethod(lambda text, type_: f"cast({text} as {type_})")
     current_timestamp = staticmethod(lambda: "now()")
+    listagg = staticmethod(
+        lambda measure, by="','", order="", limit=None: f"string_agg({measure}, {by} {order})"
+    )
 
 
 adapter = _Adapter()

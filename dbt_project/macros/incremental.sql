@@ -15,9 +15,7 @@
 {# A model as the last build of this colour left it. Not a ref(): a model that says what changed
    reads what a model after it is going to change. #}
 {% macro last_build_of(model) -%}
-    {{ return(api.Relation.create(
-        database=target.database, schema=intermediate_schema(), identifier=model
-    )) }}
+    {{ return(intermediate_schema() ~ '.' ~ model) }}
 {%- endmacro %}
 
 
@@ -70,16 +68,13 @@
 
    changed: relation with the keys of what changed. keys: its column -> expression of the query. #}
 {% macro where_changed(changed, keys, clause='where') -%}
-    {%- if builds_on_last_build() and is_incremental() %}
-    {{ clause }} exists (
-        select 1
-        from {{ changed }} as changed
-        where
-            {%- for key, expression in keys.items() %}
-            changed.{{ key }} = {{ expression }}{{ ' and' if not loop.last }}
-            {%- endfor %}
-    )
-    {%- endif %}
+    {%- if builds_on_last_build() and is_incremental() -%}
+    {%- set equals = [] -%}
+    {%- for key, expression in keys.items() -%}
+        {%- do equals.append('changed.' ~ key ~ ' = ' ~ expression) -%}
+    {%- endfor -%}
+    {{ clause }} exists (select 1 from {{ changed }} as changed where {{ equals | join(' and ') }})
+    {%- endif -%}
 {%- endmacro %}
 
 

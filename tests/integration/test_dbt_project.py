@@ -14,12 +14,8 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import KundenkreisError
-<<<<<<< HEAD
-from kundenkreis.settings import home, repository_root
-=======
-from kundenkreis.night import RunContext, _quarantine_rejected_rows
-from kundenkreis.settings import load_settings, repository_root
->>>>>>> kpis
+from kundenkreis.night import RunContext, _quarantine_rejected
+from kundenkreis.settings import home, load_settings, repository_root
 from kundenkreis.warehouse.dbt import run_dbt
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
@@ -313,7 +309,7 @@ def test_spend_meets_whom_it_won_and_what_has_no_rate_is_kept(landed: str) -> No
     settings = load_settings(repository_root() / "config")
     resolve: Any = None
     run = RunContext("run", date(2026, 3, 31), landed, settings, resolve, False, lambda line: None)
-    assert _quarantine_rejected_rows(run) == 2
+    assert _quarantine_rejected(run, MARTS) == 2
     assert query(
         landed,
         "select source, table_name, record_key, reason_code, payload ->> 'spent_on'"

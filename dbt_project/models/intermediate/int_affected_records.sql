@@ -1,8 +1,8 @@
-{#- The last build is read where it is joined, not once for all: a CTE that is read several times would
-    be written to disk, with every record there is. -#}
-{#- A change of one record may connect or part others, so everything that it is or was connected with
-    is looked at again. No connection leads out of this set, before or after the change. Empty in a
-    full build. -#}
+{#- The last build is read where it is joined, not once for all: a CTE that is read several times
+    would be written to disk, with every record there is. -#}
+{#- A change of one record may connect or part others, so everything that it is or was connected
+    with is looked at again. No connection leads out of this set, before or after the change. Empty
+    in a full build. -#}
 
 {%- set built = last_build_of('int_customer_identities') %}
 
@@ -68,7 +68,7 @@ touched as (
     where built.link_key is not null
 ),
 
--- Another night may have given an id of one of these to a record that has been parted from it since.
+-- Another night may have given an id of one of these to a record that has been parted from it.
 claimed as (
     select assigned.customer_id
     from {{ source('history', 'customer_ids') }} as assigned

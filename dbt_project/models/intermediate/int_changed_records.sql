@@ -26,20 +26,15 @@
         customers.customer_key as source_id
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
 {%- endset -%}
-{%- set files_changed -%}
-    {{ files }}
-    where {{ is_new_since_last_build(
-        'files', 'customers.loaded_at', ['customers.created_at'], 'timestamp with time zone'
-    ) }}
-{%- endset -%}
-{%- set hubspot_changed -%}
-    {{ hubspot }}
-    where {{ is_new_since_last_build('hubspot', 'contacts.load_id', ['contacts.created_at']) }}
-{%- endset -%}
-{%- set woocommerce_changed -%}
-    {{ woocommerce }}
-    where {{ is_new_since_last_build('woocommerce', 'customers.load_id', ['customers.created_at']) }}
-{%- endset -%}
+{%- set files_changed = files ~ ' where ' ~ is_new_since_last_build(
+    'files', 'customers.loaded_at', ['customers.created_at'], 'timestamp with time zone'
+) -%}
+{%- set hubspot_changed = hubspot ~ ' where ' ~ is_new_since_last_build(
+    'hubspot', 'contacts.load_id', ['contacts.created_at']
+) -%}
+{%- set woocommerce_changed = woocommerce ~ ' where ' ~ is_new_since_last_build(
+    'woocommerce', 'customers.load_id', ['customers.created_at']
+) %}
 
 with
 

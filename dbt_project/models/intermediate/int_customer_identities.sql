@@ -17,10 +17,11 @@ records as (
         {{ identity_key('records') }} as identity_key,
         {{ telephone_key('records') }} as telephone_key,
         {{ link_key('records') }} as link_key,
-        {{ dbt.hash("records.source || '|' || records.source_record_type || '|' || records.source_id") }}
-            as own_id
+        {{ dbt.hash(
+            "records.source || '|' || records.source_record_type || '|' || records.source_id"
+        ) }} as own_id
     from {{ ref('int_source_records_unioned') }} as records
-    {{- where_changed(affected, {
+    {{ where_changed(affected, {
         'source': 'records.source',
         'source_record_type': 'records.source_record_type',
         'source_id': 'records.source_id',
@@ -35,7 +36,7 @@ orders as (
     select * from {{ ref('int_orders_unioned') }} as orders
     where
         orders.source_record_type = 'customer'
-        {{- where_changed(affected, {
+        {{ where_changed(affected, {
             'source': 'orders.source',
             'source_record_type': 'orders.source_record_type',
             'source_id': 'orders.source_id',
@@ -44,7 +45,7 @@ orders as (
 
 assigned as (
     select * from {{ source('history', 'customer_ids') }} as assigned
-    {{- where_changed(affected, {
+    {{ where_changed(affected, {
         'source': 'assigned.source',
         'source_record_type': 'assigned.source_record_type',
         'source_id': 'assigned.source_id',
@@ -56,8 +57,8 @@ assigned_guests as (
     where source_record_type = 'guest_order'
 ),
 
--- Records that share an address are one person, and so is what a link or a telephone number connects.
--- A connection of too many addresses is no person: each address is one by itself then.
+-- Records that share an address are one person, and so is what a link or a telephone number
+-- connects. A connection of too many addresses is no person: each address is one by itself then.
 grouped as (
     select
         records.*,

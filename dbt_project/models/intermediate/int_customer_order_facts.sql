@@ -14,7 +14,7 @@ orders as (
     select * from {{ ref('int_orders') }} as orders
     where
         orders.customer_id is not null
-        {{- where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
+    {{ where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
 ),
 
 counted_orders as (
@@ -26,7 +26,7 @@ counted_orders as (
     from {{ ref('int_orders') }} as orders
     where
         orders.is_counted
-        {{- where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
+    {{ where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
 ),
 
 lines as (

@@ -1,4 +1,5 @@
-{#- Whose orders changed, or moved from the holdout to what comes before it. Empty in a full build. -#}
+{#- Whose orders changed, or moved from the holdout to what comes before it. Empty in a full
+    build. -#}
 
 with
 

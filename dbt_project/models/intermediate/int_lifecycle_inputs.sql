@@ -1,5 +1,6 @@
 {{ config(materialized='view') }}
-{#- What the schedule of stages stands on besides orders, small enough to be compared every night. -#}
+{#- What the schedule of stages stands on besides orders, small enough to be compared every
+    night. -#}
 
 with
 

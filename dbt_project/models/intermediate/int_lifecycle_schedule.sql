@@ -18,17 +18,17 @@ with
 
 order_days as (
     select * from {{ ref('int_order_days') }} as order_days
-    {{- where_changed(changed, {'customer_id': 'order_days.customer_id'}) }}
+    {{ where_changed(changed, {'customer_id': 'order_days.customer_id'}) }}
 ),
 
 profiles as (
     select * from {{ ref('int_customer_profiles') }} as profiles
-    {{- where_changed(changed, {'customer_id': 'profiles.customer_id'}) }}
+    {{ where_changed(changed, {'customer_id': 'profiles.customer_id'}) }}
 ),
 
 signs as (
     select * from {{ ref('int_interest_signs') }} as signs
-    {{- where_changed(changed, {'customer_id': 'signs.customer_id'}) }}
+    {{ where_changed(changed, {'customer_id': 'signs.customer_id'}) }}
 ),
 
 ----------  buyers: the stages after each order day, until the next
@@ -60,7 +60,7 @@ timed as (
     from entered
 ),
 
--- An order day with each of its four steps: entry, base, at risk, churned. Order days are read once.
+-- An order day with each of its four steps: entry, base, at risk, churned; so it is read once.
 steps as (
     {%- for step in range(1, 5) %}
     select {{ step }} as step

@@ -15,7 +15,7 @@ orders as (
     select * from {{ ref('int_orders') }} as orders
     where
         orders.is_counted
-        {{- where_changed(
+        {{ where_changed(
             last_build_of('int_customers_with_changed_orders'),
             {'customer_id': 'orders.customer_id'},
             'and',

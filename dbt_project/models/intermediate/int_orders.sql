@@ -11,7 +11,7 @@ with
 
 unioned as (
     select * from {{ ref('int_orders_unioned') }} as orders
-    {{- where_changed(recomputed, {'source': 'orders.source', 'order_id': 'orders.order_id'}) }}
+    {{ where_changed(recomputed, {'source': 'orders.source', 'order_id': 'orders.order_id'}) }}
 ),
 
 identities as (
@@ -24,7 +24,7 @@ refunds as (
         order_id,
         sum(refunded_amount) as refunded_amount
     from {{ ref('int_refunds_unioned') }} as refunds
-    {{- where_changed(recomputed, {'source': 'refunds.source', 'order_id': 'refunds.order_id'}) }}
+    {{ where_changed(recomputed, {'source': 'refunds.source', 'order_id': 'refunds.order_id'}) }}
     group by source, order_id
 ),
 

@@ -36,7 +36,7 @@
         max(refunds_order_key) as refunds_order_id,
         null as phone_e164
     from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
-    {{- where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
+    {{ where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
     group by source, order_key
 {%- endset -%}
 {%- set files_orders -%}
@@ -65,7 +65,7 @@
         refunds_order_key as refunds_order_id,
         null as phone_e164
     from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
-    {{- where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
+    {{ where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 {%- set woocommerce -%}
     select
@@ -93,7 +93,7 @@
         null as refunds_order_id,
         phone_e164
     from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
-    {{- where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
+    {{ where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 
 with

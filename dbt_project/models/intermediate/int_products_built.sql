@@ -13,7 +13,7 @@ final as (
         products.product_id,
         products.category
     from {{ ref('int_products_unioned') }} as products
-    {{- where_changed(
+    {{ where_changed(
         last_build_of('int_changed_products'),
         {'source': 'products.source', 'product_id': 'products.product_id'},
     ) }}

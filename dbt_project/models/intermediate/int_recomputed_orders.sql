@@ -1,5 +1,5 @@
-{#- An order is priced and judged anew when it changed or when its buyer became another customer. Empty
-    in a full build. -#}
+{#- An order is priced and judged anew when it changed or when its buyer became another customer.
+    Empty in a full build. -#}
 
 with
 

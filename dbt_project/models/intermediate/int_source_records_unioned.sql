@@ -31,7 +31,7 @@
         end as linked_record_type,
         case when linked_source is not null then linked_customer_key end as linked_source_id
     from {{ ref('stg_files__customers') if source_is_enabled('files') }} as customers
-    {{- where_changed(changed, {
+    {{ where_changed(changed, {
         'source': 'customers.source',
         'source_record_type': "'customer'",
         'source_id': 'customers.customer_key',
@@ -58,7 +58,7 @@
     from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
     where
         not contacts.is_archived
-        {{- where_changed(changed, {
+        {{ where_changed(changed, {
             'source': "'hubspot'",
             'source_record_type': "'contact'",
             'source_id': 'contacts.contact_key',
@@ -83,7 +83,7 @@
         null as linked_record_type,
         null as linked_source_id
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
-    {{- where_changed(changed, {
+    {{ where_changed(changed, {
         'source': "'woocommerce'",
         'source_record_type': "'customer'",
         'source_id': 'customers.customer_key',
@@ -95,7 +95,7 @@ with
 
 orders as (
     select * from {{ ref('int_orders_unioned') }} as orders
-    {{- where_changed(changed, {
+    {{ where_changed(changed, {
         'source': 'orders.source',
         'source_record_type': 'orders.source_record_type',
         'source_id': 'orders.source_id',

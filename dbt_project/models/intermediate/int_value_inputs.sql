@@ -10,7 +10,7 @@ with
 
 order_days as (
     select * from {{ ref('int_order_days') }} as order_days
-    {{- where_changed(
+    {{ where_changed(
         last_build_of('int_customers_with_changed_value'),
         {'customer_id': 'order_days.customer_id'},
     ) }}

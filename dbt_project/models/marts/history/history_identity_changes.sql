@@ -29,16 +29,22 @@ moved as (
     group by changed.customer_id, assigned.customer_id
 ),
 
+remaining as (
+    select distinct customer_id from identities
+),
+
+known as (
+    select distinct customer_id from assigned
+),
+
 judged as (
     select
         moved.*,
-        exists (
-            select 1 from identities where identities.customer_id = moved.other_customer_id
-        ) as other_remains,
-        exists (
-            select 1 from assigned where assigned.customer_id = moved.customer_id
-        ) as was_known
+        remaining.customer_id is not null as other_remains,
+        known.customer_id is not null as was_known
     from moved
+    left join remaining on moved.other_customer_id = remaining.customer_id
+    left join known on moved.customer_id = known.customer_id
 ),
 
 final as (

@@ -10,7 +10,7 @@ with
 
 lines as (
     select * from {{ ref('int_order_lines_unioned') }} as lines
-    {{- where_changed(
+    {{ where_changed(
         last_build_of('int_recomputed_orders'),
         {'source': 'lines.source', 'order_id': 'lines.order_id'},
     ) }}
