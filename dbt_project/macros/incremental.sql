@@ -82,3 +82,11 @@
 {% macro builds_on_last_build() -%}
     {{ return(var('built_as_of_date', none) is not none) }}
 {%- endmacro %}
+
+
+{# Tells dbt that what changed has to be known first, where there is a last build to stand upon. #}
+{% macro after_changed(changed) -%}
+    {%- if builds_on_last_build() -%}
+        -- depends_on: {{ ref(changed) }}
+    {%- endif -%}
+{%- endmacro %}

@@ -301,7 +301,7 @@ def test_sql_and_plain_reference_agree(warehouse_dsn: str) -> None:
             warehouse_dsn,
             "select source_id::integer, channel, contactability.address, is_preferred,"
             " is_contactable, reason, evidence, evidence_at"
-            " from contactability inner join intermediate.int_customer_identities"
+            " from contactability inner join intermediate_blue.int_customer_identities"
             " using (customer_id)",
         )
     }
@@ -312,7 +312,7 @@ def test_sql_and_plain_reference_agree(warehouse_dsn: str) -> None:
     persons = query(
         warehouse_dsn,
         "select source_id::integer, email, has_profiling_objection from customers"
-        " inner join intermediate.int_customer_identities using (customer_id) order by 1",
+        " inner join intermediate_blue.int_customer_identities using (customer_id) order by 1",
     )
     assert persons == [
         (number, _shown_address(expected, number, addresses), has_profiling_objection(facts))

@@ -450,7 +450,8 @@ def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) ->
     then = _marts(warehouse_dsn)
 
     assert len(then) >= 15
-    empty = [table for table, rows in then.items() if not rows]
+    # Nobody is merged on the first night of all.
+    empty = [table for table in then.keys() - {"history_identity_changes"} if not then[table]]
     assert empty == [], "every mart must hold something to compare"
     _assert_same_marts(late, then)
     _everything_held_something(warehouse_dsn)

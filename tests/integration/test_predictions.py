@@ -280,7 +280,10 @@ def _night(dsn: str, run_id: str, day: date) -> None:
     build(dsn, day.isoformat(), "--select", "tag:transform", **variables)
     with psycopg.connect(dsn, autocommit=True) as session:
         predictions.predict(
-            session, day, lambda line: None, intermediate_schema="intermediate_blue"
+            session,
+            day,
+            lambda line: None,
+            intermediate_schema=publishing.intermediate_schema(schema),
         )
     build(dsn, day.isoformat(), "--select", "tag:segment", **variables)
     publishing.publish(dsn, run_id, day, schema, {}, wait_minutes=1)

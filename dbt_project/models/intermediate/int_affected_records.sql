@@ -1,14 +1,13 @@
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
 {#- The last build is read where it is joined, not once for all: a CTE that is read several times
     would be written to disk, with every record there is. -#}
 {#- A change of one record may connect or part others, so everything that it is or was connected
-    with is looked at again. No connection leads out of this set, before or after the change. Empty
-    in a full build. -#}
+    with is looked at again. No connection leads out of this set, before or after the change. -#}
 
 {%- set built = last_build_of('int_customer_identities') %}
 
 with
 
-{% if builds_on_last_build() -%}
 changed as (
     select * from {{ ref('int_changed_records') }}
 ),
@@ -119,15 +118,5 @@ final as (
             and of_built.source_record_type = changed.source_record_type
             and of_built.source_id = changed.source_id
 )
-{%- else -%}
-final as (
-    {{ empty_relation({
-        'source': dbt.type_string(),
-        'source_record_type': dbt.type_string(),
-        'source_id': dbt.type_string(),
-        'built_customer_id': dbt.type_string(),
-    }) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,3 +1,4 @@
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
 {#- The last build of this colour has not seen these orders as they are now. Empty in a full build,
     where nobody asks. -#}
 {%- set columns = {'source': dbt.type_string(), 'order_id': dbt.type_string()} -%}
@@ -85,7 +86,6 @@
 
 with
 
-{% if builds_on_last_build() -%}
 changed_rows as (
     {{ union_of_enabled_sources(
         {
@@ -125,7 +125,8 @@ counted as (
     select
         (select count(*) from ({{ present }}) as present)
         <> (select count(*) from {{ built }})
-        + (select count(*) from matched where is_new) as are_some_gone
+        + (select coalesce(sum(case when is_new then 1 else 0 end), 0) from matched)
+            as are_some_gone
 ),
 
 -- A file that replaces another may lack some of its orders.
@@ -189,14 +190,5 @@ final as (
     left join {{ built }} as built
         on credited.source = built.source and credited.order_id = built.order_id
 )
-{%- else -%}
-final as (
-    {{ empty_relation(dict(
-        columns,
-        built_source_record_type=dbt.type_string(),
-        built_source_id=dbt.type_string(),
-    )) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,8 +1,7 @@
-{#- Empty in a full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
 
 with
 
-{% if builds_on_last_build() -%}
 products as (
     select * from {{ ref('int_products_unioned') }}
 ),
@@ -23,10 +22,5 @@ final as (
         or built.product_id is null
         or coalesce(products.category, '') <> coalesce(built.category, '')
 )
-{%- else -%}
-final as (
-    {{ empty_relation({'source': dbt.type_string(), 'product_id': dbt.type_string()}) }}
-)
-{%- endif %}
 
 select * from final

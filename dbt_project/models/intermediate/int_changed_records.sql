@@ -1,5 +1,5 @@
-{#- The persons' records that the last build of this colour has not seen as they are now. Empty in a
-    full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{#- The persons' records that the last build of this colour has not seen as they are now. -#}
 {%- set columns = {
     'source': dbt.type_string(),
     'source_record_type': dbt.type_string(),
@@ -38,7 +38,6 @@
 
 with
 
-{% if builds_on_last_build() -%}
 changed_orders as (
     select * from {{ ref('int_changed_orders') }}
 ),
@@ -108,10 +107,5 @@ final as (
     union
     select * from owners
 )
-{%- else -%}
-final as (
-    {{ empty_relation(columns) }}
-)
-{%- endif %}
 
 select * from final

@@ -6,7 +6,7 @@
         'int_affected_records', ['source', 'source_record_type', 'source_id']
     ) }}",
 ) }}
--- depends_on: {{ ref('int_affected_records') }}
+{{ after_changed('int_affected_records') }}
 {% set affected = last_build_of('int_affected_records') %}
 
 with

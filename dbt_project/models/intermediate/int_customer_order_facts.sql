@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_customers_with_changed_facts', ['customer_id']) }}",
 ) }}
--- depends_on: {{ ref('int_customers_with_changed_facts') }}
+{{ after_changed('int_customers_with_changed_facts') }}
 {% set changed = last_build_of('int_customers_with_changed_facts') -%}
 {#- Nothing here depends on the as-of day but through the events up to it: a customer's row changes
     only when the customer does, or when the shop renames a category. #}

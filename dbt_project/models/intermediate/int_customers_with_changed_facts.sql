@@ -1,8 +1,7 @@
-{#- Empty in a full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
 
 with
 
-{% if builds_on_last_build() -%}
 changed_orders as (
     select * from {{ ref('int_customers_with_changed_orders') }}
 ),
@@ -41,10 +40,5 @@ final as (
             and orders.order_id = of_changed_products.order_id
     where orders.customer_id is not null
 )
-{%- else -%}
-final as (
-    {{ empty_relation({'customer_id': dbt.type_string()}) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,8 +1,8 @@
-{#- Whoever had, or has now, an order that was built anew. Empty in a full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{#- Whoever had, or has now, an order that was built anew. -#}
 
 with
 
-{% if builds_on_last_build() -%}
 recomputed as (
     select * from {{ ref('int_recomputed_orders') }}
 ),
@@ -22,10 +22,5 @@ final as (
         on orders.source = recomputed.source and orders.order_id = recomputed.order_id
     where orders.customer_id is not null
 )
-{%- else -%}
-final as (
-    {{ empty_relation({'customer_id': dbt.type_string()}) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,8 +1,7 @@
-{#- Empty in a full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
 
 with
 
-{% if builds_on_last_build() -%}
 inputs as (
     select * from {{ ref('int_lifecycle_inputs') }}
 ),
@@ -39,14 +38,5 @@ final as (
         compared.has_other_inputs
         or changed_orders.customer_id is not null
 )
-{%- else -%}
-final as (
-    {{ empty_relation({
-        'customer_id': dbt.type_string(),
-        'first_seen_on': 'date',
-        'signs': dbt.type_string(),
-    }) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,9 +1,8 @@
-{#- Whose orders changed, or moved from the holdout to what comes before it. Empty in a full
-    build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{#- Whose orders changed, or moved from the holdout to what comes before it. -#}
 
 with
 
-{% if builds_on_last_build() -%}
 changed_orders as (
     select * from {{ ref('int_customers_with_changed_orders') }}
 ),
@@ -23,10 +22,5 @@ final as (
         ) }}
         and order_date <= {{ add_days(as_of_date(), -value_holdout_days()) }}
 )
-{%- else -%}
-final as (
-    {{ empty_relation({'customer_id': dbt.type_string()}) }}
-)
-{%- endif %}
 
 select * from final

@@ -1,4 +1,4 @@
--- depends_on: {{ ref('int_affected_records') }}
+{{ after_changed('int_affected_records') }}
 
 with
 

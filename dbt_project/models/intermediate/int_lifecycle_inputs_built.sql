@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_customers_with_changed_stages', ['customer_id']) }}",
 ) }}
--- depends_on: {{ ref('int_customers_with_changed_stages') }}
+{{ after_changed('int_customers_with_changed_stages') }}
 -- depends_on: {{ ref('int_lifecycle_inputs') }}
 
 with

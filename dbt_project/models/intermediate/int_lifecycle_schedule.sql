@@ -5,7 +5,7 @@
     indexes=[{'columns': ['customer_id']}],
     pre_hook="{{ forget_changed('int_customers_with_changed_stages', ['customer_id']) }}",
 ) }}
--- depends_on: {{ ref('int_customers_with_changed_stages') }}
+{{ after_changed('int_customers_with_changed_stages') }}
 {% set changed = last_build_of('int_customers_with_changed_stages') %}
 {#- Each customer's whole schedule of stages, also beyond the as-of day: what will come without
     another order or sign. It changes only when the customer does. -#}

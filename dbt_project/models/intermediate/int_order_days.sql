@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_customers_with_changed_orders', ['customer_id']) }}",
 ) }}
--- depends_on: {{ ref('int_customers_with_changed_orders') }}
+{{ after_changed('int_customers_with_changed_orders') }}
 {# One row per customer and day with a counted order; the clock of the lifecycle. -#}
 {%- set window = var('gap_window_orders') -%}
 {%- set gaps = [] -%}

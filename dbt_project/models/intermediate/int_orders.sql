@@ -4,7 +4,7 @@
     unlogged=false,
     pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
 ) }}
--- depends_on: {{ ref('int_recomputed_orders') }}
+{{ after_changed('int_recomputed_orders') }}
 {% set recomputed = last_build_of('int_recomputed_orders') %}
 
 with

@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_changed_orders', ['source', 'order_id']) }}",
 ) }}
--- depends_on: {{ ref('int_changed_orders') }}
+{{ after_changed('int_changed_orders') }}
 {% set changed = last_build_of('int_changed_orders') -%}
 {#- Each source offers its orders in the columns of order_columns(). -#}
 {%- set files_order_lines -%}

@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_changed_products', ['source', 'product_id']) }}",
 ) }}
--- depends_on: {{ ref('int_changed_products') }}
+{{ after_changed('int_changed_products') }}
 
 with
 

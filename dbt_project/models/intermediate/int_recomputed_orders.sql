@@ -1,9 +1,8 @@
-{#- An order is priced and judged anew when it changed or when its buyer became another customer.
-    Empty in a full build. -#}
+{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{#- An order is priced and judged anew when it changed or when its buyer became somebody else. -#}
 
 with
 
-{% if builds_on_last_build() -%}
 changed_orders as (
     select * from {{ ref('int_changed_orders') }}
 ),
@@ -65,14 +64,5 @@ final as (
     left join built
         on recomputed.source = built.source and recomputed.order_id = built.order_id
 )
-{%- else -%}
-final as (
-    {{ empty_relation({
-        'source': dbt.type_string(),
-        'order_id': dbt.type_string(),
-        'built_customer_id': dbt.type_string(),
-    }) }}
-)
-{%- endif %}
 
 select * from final

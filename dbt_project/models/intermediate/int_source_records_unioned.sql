@@ -5,7 +5,7 @@
         'int_changed_records', ['source', 'source_record_type', 'source_id']
     ) }}",
 ) }}
--- depends_on: {{ ref('int_changed_records') }}
+{{ after_changed('int_changed_records') }}
 {# Every record of a person that a source holds, or that an order shows to exist. -#}
 {%- set changed = last_build_of('int_changed_records') -%}
 {%- set files -%}

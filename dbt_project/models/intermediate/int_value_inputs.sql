@@ -3,7 +3,7 @@
     incremental_strategy='append',
     pre_hook="{{ forget_changed('int_customers_with_changed_value', ['customer_id']) }}",
 ) }}
--- depends_on: {{ ref('int_customers_with_changed_value') }}
+{{ after_changed('int_customers_with_changed_value') }}
 {% set known_before = add_days(as_of_date(), -value_holdout_days()) %}
 
 with

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
 ) }}
--- depends_on: {{ ref('int_recomputed_orders') }}
+{{ after_changed('int_recomputed_orders') }}
 
 with
 
