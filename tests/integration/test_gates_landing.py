@@ -12,7 +12,7 @@ import pytest
 
 from kundenkreis.errors import WarehouseError
 from kundenkreis.quality import run_gate
-from kundenkreis.quality.suites.landing import Landed, landed_tables
+from kundenkreis.quality.suites.landed import Landed, landed_tables
 from kundenkreis.settings import Settings
 from tests.integration import gate_runs
 from tests.integration import landing_fixture as landing

@@ -13,6 +13,7 @@ from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.quality.facts import LandingFacts, MartsFacts
 from kundenkreis.quality.suites import landing, marts
 from kundenkreis.quality.suites.common import TableSuite
+from kundenkreis.quality.suites.landed import landed_tables
 from kundenkreis.settings import (
     Labels,
     ModelSettings,
@@ -135,7 +136,7 @@ def _everything() -> Settings:
 def _landing_facts(settings: Settings) -> LandingFacts:
     names = [
         f"raw_{source}.{landed.table}"
-        for source, tables in landing.landed_tables(settings).items()
+        for source, tables in landed_tables(settings).items()
         for landed in tables
     ]
     columns = {(name.split(".")[0], name.split(".")[1]): frozenset[str]() for name in names}

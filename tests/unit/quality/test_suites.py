@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kundenkreis.quality.facts import LandingFacts, MartsFacts, end_of_day
-from kundenkreis.quality.suites import landing, marts
+from kundenkreis.quality.suites import landing, marts, marts_orders
 from kundenkreis.quality.suites.common import (
     Check,
     TableSuite,
@@ -19,6 +19,7 @@ from kundenkreis.quality.suites.common import (
     literals,
     percent,
 )
+from kundenkreis.quality.suites.landed import landed_tables
 from kundenkreis.settings import Settings, load_settings
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -33,7 +34,7 @@ def settings() -> Settings:
 def _landing_facts(settings: Settings, **more: Any) -> LandingFacts:
     tables = {
         (f"raw_{source}", landed.table): frozenset(landed.columns())
-        for source, found in landing.landed_tables(settings).items()
+        for source, found in landed_tables(settings).items()
         for landed in found
     }
     tables["quarantine", "rejected_records"] = frozenset()
@@ -92,7 +93,7 @@ def test_queries_never_select_personal_columns(gate: str, settings: Settings) ->
 
 def test_only_tables_of_enabled_sources_and_datasets_are_expected(tmp_path: Path) -> None:
     (tmp_path / "sources.yml").write_text("hubspot: {}\n")
-    assert set(landing.landed_tables(load_settings(tmp_path))) == {"hubspot"}
+    assert set(landed_tables(load_settings(tmp_path))) == {"hubspot"}
 
 
 def test_a_configured_status_is_a_known_one(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_reconciliation_follows_the_order_policy(
             )
         },
     )
-    assert expected in " ".join(marts._raw_orders(load_settings(tmp_path), facts).split())
+    assert expected in " ".join(marts_orders._raw_orders(load_settings(tmp_path), facts).split())
 
 
 def test_queries_reach_postgres_unchanged() -> None:

@@ -1,0 +1,158 @@
+"""Gate ``marts``: stages and the key figures made of them (design: Lifecycle stage)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kundenkreis.quality.facts import MartsFacts
+from kundenkreis.quality.suites.common import Check, expect, literals
+from kundenkreis.quality.suites.rules import (
+    MODELS,
+    REBUILD,
+    no_orphans,
+    rule,
+)
+from kundenkreis.settings import Settings
+
+STAGES = (
+    "reach",
+    "acquisition",
+    "dormant_lead",
+    "conversion",
+    "development",
+    "retention",
+    "loyalty",
+    "at_risk",
+    "churned",
+    "reactivated",
+)
+
+
+def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Stages: one at a time, without gap or overlap."""
+    import great_expectations.expectations as gxe
+
+    schema = facts.schema
+    table = f"{schema}.lifecycle_intervals"
+    day = f"date '{facts.as_of_date}'"
+    yield expect(
+        gxe.ExpectColumnValuesToBeInSet,
+        Check(
+            id="marts.lifecycle_intervals.known_stages",
+            table="lifecycle_intervals",
+            severity="critical",
+            description="Every interval has one of the stages of the model.",
+            limit=", ".join(STAGES),
+            action=f"Look at the model {MODELS['lifecycle_intervals']}. {REBUILD}",
+            find_rows=f"select stage, count(*) from {table} "
+            f"where stage not in ({literals(STAGES)}) group by stage",
+        ),
+        column="stage",
+        value_set=list(STAGES),
+    )
+    yield from no_orphans("lifecycle_intervals", facts)
+    yield rule(
+        "lifecycle_intervals",
+        "one_open_interval",
+        "Every customer with a history is in exactly one stage now.",
+        f"""
+            select customer_id, count(*) filter (where valid_to is null) as open_intervals
+            from {table} group by customer_id
+            having count(*) filter (where valid_to is null) <> 1
+        """,
+        limit="one interval per customer with valid_to empty",
+    )
+    yield rule(
+        "lifecycle_intervals",
+        "no_gap_no_overlap",
+        "A customer's intervals follow each other without gap and overlap.",
+        f"""
+            select customer_id, valid_from
+            from (
+                select
+                    customer_id,
+                    valid_from,
+                    valid_to,
+                    lead(valid_from) over (
+                        partition by customer_id order by valid_from, valid_to nulls last
+                    ) as next_from
+                from {table}
+            ) as ordered
+            where valid_from is null
+                or valid_to <= valid_from
+                or next_from is distinct from valid_to
+        """,
+        limit="valid_to equals the next valid_from",
+    )
+    yield rule(
+        "lifecycle_intervals",
+        "begins_by_as_of",
+        "No interval begins after the as-of date.",
+        f"select customer_id, valid_from from {table} where valid_from > {day}",
+        limit=f"valid_from not after {facts.as_of_date}",
+    )
+    yield rule(
+        "lifecycle_intervals",
+        "neighbours_differ",
+        "Neighbouring intervals have different stages.",
+        f"""
+            select customer_id, valid_from
+            from (
+                select customer_id, valid_from, stage,
+                    lag(stage) over (partition by customer_id order by valid_from) as before
+                from {table}
+            ) as ordered
+            where stage = before
+        """,
+        severity="warning",
+        limit="no two equal stages in a row",
+    )
+    if facts.exists(schema, "customer_rfm"):
+        yield rule(
+            "lifecycle_intervals",
+            "buyers_are_past_acquisition",
+            "Nobody with an order that counts is still a lead.",
+            f"""
+                select interval.customer_id from {table} as interval
+                inner join {schema}.customer_rfm as rfm
+                    on rfm.customer_id = interval.customer_id
+                where interval.valid_to is null
+                    and interval.stage in ('reach', 'acquisition', 'dormant_lead')
+            """,
+        )
+
+
+def lifecycle_projections(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Coming stages lie ahead."""
+    yield from no_orphans("lifecycle_projections", facts)
+    yield rule(
+        "lifecycle_projections",
+        "in_the_future",
+        "Projected stages begin after the as-of date.",
+        f"select customer_id, from_date from {facts.schema}.lifecycle_projections "
+        f"where from_date is null or from_date <= date '{facts.as_of_date}'",
+        limit=f"from_date after {facts.as_of_date}",
+    )
+
+
+def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The key figures of the days."""
+    table = f"{facts.schema}.kpi_daily"
+    percent = settings.model.churn_rate_alarm_percent
+    limit = "1.5 times the mean of the 90 days before" if percent is None else f"{percent} %"
+    alarmed = (
+        f"select day, churn_rate from {table} where day = date '{facts.as_of_date}' and churn_alarm"
+    )
+    yield rule(
+        "kpi_daily",
+        "churn_alarm",
+        "The share of buyers lost within 30 days is not much larger than it was.",
+        alarmed,
+        severity="warning",
+        limit=f"churn_rate up to {limit}",
+        action="Compare kpi_stage_conversion and lifecycle_matrix_monthly with the months before: "
+        "who is lost, and from which stage? Set churn_rate_alarm_percent in model.yml if this is "
+        "usual for the shop.",
+        measure=f"select 'churn_rate ' || churn_rate from ({alarmed}) as t",
+    )

@@ -1,0 +1,189 @@
+"""Gate ``marts``: orders, reconciled with what was landed (design: Orders under one policy)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kundenkreis.quality import limits
+from kundenkreis.quality.facts import MartsFacts
+from kundenkreis.quality.suites.common import literal
+from kundenkreis.quality.suites.rules import (
+    REBUILD,
+    as_of_end,
+    key,
+    no_orphans,
+    rule,
+)
+from kundenkreis.settings import Settings
+
+
+def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Orders: each is there once, dated, and worth what the shop states."""
+    schema = facts.schema
+    yield key("orders", facts, "source", "order_id")
+    yield from no_orphans("orders", facts, "source, order_id")
+    yield rule(
+        "orders",
+        "counted_or_reason",
+        "Every order counts or says why not; those that count have a customer and revenue.",
+        f"""
+            select source, order_id from {schema}.orders
+            where is_counted is null
+                or is_counted = (not_counted_because is not null)
+                or (is_counted and (
+                    customer_id is null
+                    or revenue_before_refunds is null
+                    or revenue_after_refunds is null
+                ))
+        """,
+    )
+    yield rule(
+        "orders",
+        "dated_by_as_of",
+        "No order is dated after the as-of date.",
+        f"select source, order_id, order_date from {schema}.orders "
+        f"where order_date is null or order_date > date '{facts.as_of_date}'",
+        limit=f"order_date not after {facts.as_of_date}",
+    )
+    yield rule(
+        "orders",
+        "refunds_lower_revenue",
+        "Refunds never raise the revenue of an order.",
+        f"select source, order_id from {schema}.orders "
+        "where revenue_after_refunds > revenue_before_refunds",
+    )
+    yield from _orders_reconcile(settings, facts)
+
+
+def _orders_reconcile(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    raw = _raw_orders(settings, facts)
+    if not raw:
+        return
+    compared = f"""
+        select
+            coalesce(landed.source, mart.source) as source,
+            coalesce(landed.order_id, mart.order_id) as order_id,
+            landed.order_id is null as is_unknown,
+            mart.order_id is null as is_missing,
+            landed.revenue as expected,
+            mart.revenue_before_refunds as found
+        from ({raw}) as landed
+        full outer join {facts.schema}.orders as mart
+            on mart.source = landed.source and mart.order_id = landed.order_id
+    """
+    yield rule(
+        "orders",
+        "reconcile_with_raw",
+        "Every order that can be priced is in the mart once, and no other is.",
+        f"select source, order_id, is_missing, is_unknown from ({compared}) as compared "
+        "where is_missing or is_unknown",
+        limit="no order missing, none added",
+        action="Orders got lost or doubled between landing and marts. " + REBUILD,
+        measure=f"""
+            select string_agg(
+                source || ': ' || missing || ' missing, ' || unknown || ' unknown of '
+                || orders || ' orders', '; ' order by source
+            )
+            from (
+                select
+                    source,
+                    count(*) as orders,
+                    count(*) filter (where is_missing) as missing,
+                    count(*) filter (where is_unknown) as unknown
+                from ({compared}) as compared
+                group by source
+            ) as counted
+            where missing + unknown > 0
+        """,
+    )
+    wrong = f"abs(expected - found) > {limits.RECONCILIATION_TOLERANCE}"
+    yield rule(
+        "orders",
+        "revenue_reconciles_with_raw",
+        "The revenue of every order equals what the shop states, under the order policy.",
+        f"select source, order_id, expected, found from ({compared}) as compared where {wrong}",
+        limit=f"differences up to {limits.RECONCILIATION_TOLERANCE} per order",
+        action="Money changed between landing and marts: compare the order policy in model.yml "
+        "with the model that prices orders. " + REBUILD,
+        measure=f"""
+            select string_agg(
+                source || ': expected ' || expected || ', found ' || found || ' in '
+                || orders || ' orders', '; ' order by source
+            )
+            from (
+                select
+                    source,
+                    count(*) as orders,
+                    round(sum(expected), 2) as expected,
+                    round(sum(found), 2) as found
+                from ({compared}) as compared
+                where {wrong}
+                group by source
+            ) as summed
+        """,
+    )
+
+
+def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
+    """SQL for the raw orders that can be dated and priced: source, order_id, revenue.
+
+    Revenue is in the reporting currency and before refunds (design section 4, Orders).
+    """
+    model = settings.model
+    queries = []
+    if facts.exists("raw_woocommerce", "orders", "id", "total", "total_tax", "exchange_rate"):
+        revenue = "total"
+        if not model.revenue_includes_tax:
+            revenue += " - coalesce(total_tax, 0)"
+        if not model.revenue_includes_shipping:
+            revenue += " - coalesce(shipping_total, 0)"
+            if model.revenue_includes_tax:
+                revenue += " - coalesce(shipping_tax, 0)"
+        queries.append(
+            f"""
+                select 'woocommerce' as source, id::text as order_id, {revenue} as own_revenue,
+                    currency, exchange_rate, date_created_gmt as ordered_at
+                from raw_woocommerce.orders
+            """
+        )
+    if facts.exists("raw_files", "order_lines", "order_key", "line_amount"):
+        queries.append(
+            """
+                select source_name as source, order_key::text as order_id,
+                    sum(line_amount) as own_revenue,
+                    case
+                        when min(upper(currency)) = max(upper(currency)) then max(currency)
+                    end as currency,
+                    null::numeric as exchange_rate, min(ordered_at) as ordered_at
+                from raw_files.order_lines group by source_name, order_key
+            """
+        )
+    if facts.exists("raw_files", "orders", "order_key", "total_amount"):
+        queries.append(
+            """
+                select source_name as source, order_key::text as order_id,
+                    total_amount as own_revenue, currency, null::numeric as exchange_rate,
+                    ordered_at
+                from raw_files.orders
+            """
+        )
+    if not queries:
+        return ""
+    rates = "".join(
+        f" when upper(currency) = {literal(currency)} then {rate}"
+        for currency, rate in sorted(model.exchange_rates.items())
+    )
+    rate = (
+        f"case when upper(currency) = {literal(model.reporting_currency)} then 1 "
+        f"when exchange_rate > 0 then exchange_rate{rates} end"
+    )
+    return f"""
+        select source, order_id, own_revenue * rate as revenue
+        from (
+            select source, order_id, own_revenue, {rate} as rate
+            from ({" union all ".join(queries)}) as landed
+            where ordered_at < {as_of_end(settings, facts)}
+        ) as priced
+        where own_revenue is not null and rate is not null
+    """

@@ -1,0 +1,296 @@
+"""Gate ``marts``: RFM scores and value (design: RFM, Value)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kundenkreis.quality import limits
+from kundenkreis.quality.facts import MartsFacts
+from kundenkreis.quality.suites.rules import (
+    REBUILD,
+    key,
+    no_objectors,
+    no_orphans,
+    rule,
+)
+from kundenkreis.settings import Settings
+
+
+def customer_rfm(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """RFM: complete, and a higher score is always better."""
+    schema = facts.schema
+    yield key("customer_rfm", facts, "customer_id")
+    yield from no_orphans("customer_rfm", facts)
+    yield from no_objectors("customer_rfm", facts)
+    yield rule(
+        "customer_rfm",
+        "codes_complete",
+        "Scores run from 1 to 5, the code is made of them, and every code has a segment.",
+        f"""
+            select customer_id, rfm_code from {schema}.customer_rfm
+            where least(r_score, f_score, m_score) < 1
+                or greatest(r_score, f_score, m_score) > 5
+                or rfm_code is distinct from concat(r_score, f_score, m_score)
+                or coalesce(rfm_segment, '') = ''
+                or as_of_date is distinct from date '{facts.as_of_date}'
+        """,
+        limit="r, f and m from 1 to 5; code r-f-m; a segment; the as-of date",
+    )
+    for dimension, value, score, better in (
+        ("recency", "recency_days", "r_score", "desc"),
+        ("frequency", "frequency", "f_score", "asc"),
+        ("monetary", "monetary", "m_score", "asc"),
+    ):
+        worse = "worst <= previous_best" if better == "asc" else "worst >= previous_best"
+        least, most = ("min", "max") if better == "asc" else ("max", "min")
+        yield rule(
+            "customer_rfm",
+            f"{dimension}_score_direction",
+            f"A higher {dimension} score always means a better value, and equal values share one.",
+            f"""
+                select score, worst, previous_best
+                from (
+                    select
+                        score,
+                        worst,
+                        lag(best) over (order by score) as previous_best
+                    from (
+                        select {score} as score, {least}({value}) as worst,
+                            {most}({value}) as best
+                        from {schema}.customer_rfm group by {score}
+                    ) as per_score
+                ) as ordered
+                where {worse}
+            """,
+            limit="no overlap of values between scores",
+        )
+    if facts.exists(schema, "orders"):
+        yield from _rfm_reconciles(settings, facts)
+
+
+def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    model = settings.model
+    schema = facts.schema
+    revenue = "revenue_after_refunds" if model.refund_policy == "net" else "revenue_before_refunds"
+    window = (
+        f" and order_date > date '{facts.as_of_date}' - {model.rfm_window_days}"
+        if model.rfm_window_days
+        else ""
+    )
+    buyers = f"""
+        select
+            customer_id,
+            count(*) as frequency,
+            sum({revenue}) as monetary,
+            date '{facts.as_of_date}' - max(order_date) as recency_days
+        from {schema}.orders
+        where is_counted{window}
+        group by customer_id
+    """
+    objectors = ""
+    if facts.exists(schema, "customers", "has_profiling_objection"):
+        objectors = f"""
+            and not exists (
+                select 1 from {schema}.customers as objector
+                where objector.customer_id = buyer.customer_id
+                    and objector.has_profiling_objection
+            )
+        """
+    yield rule(
+        "customer_rfm",
+        "every_buyer",
+        "Every customer with an order that counts has an RFM row.",
+        f"""
+            select buyer.customer_id from ({buyers}) as buyer
+            where not exists (
+                select 1 from {schema}.customer_rfm as rfm
+                where rfm.customer_id = buyer.customer_id
+            ) {objectors}
+        """,
+        limit="no buyer missing (profiling objections aside)",
+    )
+    yield rule(
+        "customer_rfm",
+        "reconciles_with_orders",
+        "Recency, frequency and monetary value are those of the orders that count.",
+        f"""
+            select rfm.customer_id
+            from {schema}.customer_rfm as rfm
+            left join ({buyers}) as buyer on buyer.customer_id = rfm.customer_id
+            where buyer.customer_id is null
+                or rfm.frequency <> buyer.frequency
+                or rfm.recency_days <> buyer.recency_days
+                or abs(rfm.monetary - buyer.monetary) > {limits.RECONCILIATION_TOLERANCE}
+        """,
+        limit="no difference",
+    )
+
+
+def rfm_cutoffs(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The cut points behind the scores."""
+    table = f"{facts.schema}.history_rfm_cutoffs"
+    by_dimension = f"""
+        select dimension, count(*) as cut_points
+        from (
+            select
+                dimension,
+                cutoff,
+                cutoff < lag(cutoff) over (partition by dimension order by quantile) as falls
+            from {table} where as_of_date = date '{facts.as_of_date}'
+        ) as cut
+        group by dimension
+        having count(cutoff) <> 4 or bool_or(falls)
+    """
+    if facts.exists(facts.schema, "customer_rfm"):
+        yield rule(
+            "history_rfm_cutoffs",
+            "present",
+            "The four cut points of each dimension are kept for this as-of date, and rise.",
+            f"""
+                select dimension, cut_points from ({by_dimension}) as broken
+                union all
+                select 'all', count(distinct dimension) from {table}
+                where as_of_date = date '{facts.as_of_date}'
+                having count(distinct dimension) <> 3
+                    and exists (select 1 from {facts.schema}.customer_rfm)
+            """,
+            limit="3 dimensions with 4 cut points each",
+        )
+    if settings.model.rfm_cutoffs == "quantiles":
+        fallback = (
+            f"select dimension, method from {table} where as_of_date = date '{facts.as_of_date}' "
+            "and method not in ('quantile', 'quantiles') group by dimension, method"
+        )
+        yield rule(
+            "history_rfm_cutoffs",
+            "from_quantiles",
+            "Cut points come from this shop's own quantiles.",
+            fallback,
+            severity="warning",
+            limit="method quantiles in every dimension",
+            action="Too many customers share a value (often: most bought once), so the fixed "
+            "rfm_fallback_cutoffs of model.yml are used. Set them to numbers that fit this shop.",
+            measure=f"select string_agg(dimension || ' by ' || method, ', ') from ({fallback}) "
+            "as t",
+        )
+
+
+def rfm_segment_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The changes of RFM segment that this night adds to history."""
+    changes = f"{facts.schema}.history_rfm_segment_changes"
+    yield key("history_rfm_segment_changes", facts, "customer_id")
+    if not facts.exists("history", "rfm_segment_changes"):
+        return
+    if facts.exists(facts.schema, "customer_rfm", "rfm_segment"):
+        yield rule(
+            "history_rfm_segment_changes",
+            "add_up",
+            "What earlier nights recorded and this night's changes give the RFM segments of now.",
+            f"""
+                select coalesce(recorded.customer_id, rfm.customer_id) as customer_id
+                from (
+                    select distinct on (customer_id) customer_id, to_segment
+                    from (
+                        select customer_id, to_segment, as_of_date
+                        from history.rfm_segment_changes
+                        where as_of_date < date '{facts.as_of_date}'
+                        union all
+                        select customer_id, to_segment, as_of_date from {changes}
+                    ) as every_change
+                    order by customer_id, as_of_date desc
+                ) as recorded
+                full outer join {facts.schema}.customer_rfm as rfm
+                    on rfm.customer_id = recorded.customer_id
+                where recorded.to_segment is distinct from rfm.rfm_segment
+            """,
+            limit="no customer whose recorded segment is another",
+        )
+
+
+def customer_value(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Value: plausible, and for every buyer."""
+    schema = facts.schema
+    value = f"{schema}.customer_value"
+    yield key("customer_value", facts, "customer_id")
+    yield from no_orphans("customer_value", facts)
+    yield from no_objectors("customer_value", facts)
+    yield rule(
+        "customer_value",
+        "plausible",
+        "A probability lies between 0 and 1, nothing expected is negative, and a year holds at "
+        "least what its first 90 days hold.",
+        f"""
+            select customer_id from {value}
+            where not coalesce(
+                p_alive between 0 and 1
+                and expected_orders_90d >= 0
+                and expected_orders_365d between expected_orders_90d and 'infinity'
+                and expected_orders_365d <> 'infinity'
+                and expected_next_order_date > date '{facts.as_of_date}'
+                and as_of_date = date '{facts.as_of_date}',
+                false
+            )
+            or expected_order_value < 0 or clv_90d < 0 or clv_365d < clv_90d
+            or num_nulls(expected_order_value, clv_90d, clv_365d) not in (0, 3)
+        """,
+        limit="p_alive from 0 to 1; orders and money not below 0; the as-of date",
+    )
+    if facts.exists(schema, "customer_rfm") and facts.exists(
+        schema, "history_value_parameters", "orders_outcome"
+    ):
+        yield rule(
+            "customer_value",
+            "every_buyer",
+            "Every scored buyer has a value, unless the reason why nobody has is recorded.",
+            f"""
+                select buyer.customer_id from {schema}.customer_rfm as buyer
+                where not exists (
+                    select 1 from {value} as valued where valued.customer_id = buyer.customer_id
+                )
+                and not exists (
+                    select 1 from {schema}.history_value_parameters
+                    where orders_outcome = 'none' and orders_reason <> ''
+                )
+            """,
+            action="Look at the log of the task predict. " + REBUILD,
+        )
+
+
+def value_parameters(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """How the value models were fitted."""
+    table = f"{facts.schema}.history_value_parameters"
+    yield rule(
+        "history_value_parameters",
+        "of_this_night",
+        "The task predict said how it fitted the value models for the as-of date.",
+        f"""
+            select found.nights from (
+                select count(*) as nights from {table} where as_of_date = date '{facts.as_of_date}'
+            ) as found
+            where found.nights <> 1
+        """,
+        limit="one row of the as-of date",
+        action="Clear the task predict with what follows it.",
+    )
+    unfitted = " union all ".join(
+        f"""
+            select '{title}' as model, {model}_outcome as outcome, {model}_reason as reason,
+                {model}_parameters_of as parameters_of
+            from {table} where {model}_outcome <> 'fitted'
+        """
+        for model, title in (("orders", "BG/NBD"), ("order_value", "Gamma-Gamma"))
+    )
+    yield rule(
+        "history_value_parameters",
+        "fitted",
+        "Both value models were fitted on this night's orders.",
+        unfitted,
+        severity="warning",
+        limit="both fitted",
+        action="Values come from the last night that could be fitted, or there are none yet. A "
+        "young shop needs more repeat buyers; in a larger one compare history.value_parameters "
+        "with the nights before.",
+        measure="select string_agg(model || ' ' || outcome || coalesce(' of ' || parameters_of, '')"
+        f" || ': ' || coalesce(reason, 'no reason'), '; ') from ({unfitted}) as t",
+    )

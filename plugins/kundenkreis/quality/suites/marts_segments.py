@@ -1,0 +1,334 @@
+"""Gate ``marts``: customer_360 and who is in which segment (design: Segments, Consent)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kundenkreis.quality import limits
+from kundenkreis.quality.facts import MartsFacts
+from kundenkreis.quality.suites.common import literal, literals
+from kundenkreis.quality.suites.rules import (
+    REBUILD,
+    comparable,
+    key,
+    no_orphans,
+    rule,
+)
+from kundenkreis.settings import Settings
+
+# Where the columns of customer_360 come from that not every shop has.
+_FILLED_BY: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("birthday", "next_birthday_on", "days_until_birthday", "age_years"),
+        "from date_of_birth of HubSpot contacts",
+    ),
+    **dict.fromkeys(
+        ("favourite_category", "favourite_category_share"),
+        "from products with a category: WooCommerce, or files of entity products that map category",
+    ),
+    **dict.fromkeys(
+        ("last_delivered_on", "days_since_delivery"),
+        "from the completed date of WooCommerce orders, or files that map delivered_at",
+    ),
+    "discount_share": "from WooCommerce orders, or files that map discount_amount",
+    **dict.fromkeys(
+        ("last_abandoned_checkout_on", "days_since_abandoned_checkout"),
+        "from WooCommerce orders of status checkout-draft",
+    ),
+    "acquisition_source": "from HubSpot contacts, or files of customers that map it",
+    **dict.fromkeys(
+        (
+            "p_alive",
+            "expected_orders_90d",
+            "expected_orders_365d",
+            "expected_order_value",
+            "clv_90d",
+            "clv_365d",
+            "expected_next_order_date",
+        ),
+        "from the task predict, which needs enough repeat buyers",
+    ),
+}
+_FILLED_BY_OTHERS = "docs/data_model.md says what it stands on"
+
+
+def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The wide table: every customer, as the other marts have them."""
+    schema = facts.schema
+    wide = f"{schema}.customer_360"
+    yield key("customer_360", facts, "customer_id")
+    if facts.exists(schema, "customers"):
+        yield rule(
+            "customer_360",
+            "every_customer",
+            "The wide table has exactly the customers.",
+            f"""
+                (select customer_id from {schema}.customers except select customer_id from {wide})
+                union all
+                (select customer_id from {wide} except select customer_id from {schema}.customers)
+            """,
+            limit="no customer missing, none added",
+        )
+    if facts.exists(schema, "lifecycle_intervals"):
+        yield rule(
+            "customer_360",
+            "stage_is_current",
+            "The stage shown is the customer's open interval.",
+            f"""
+                select wide.customer_id from {wide} as wide
+                left join {schema}.lifecycle_intervals as current
+                    on current.customer_id = wide.customer_id and current.valid_to is null
+                where wide.stage is distinct from current.stage
+            """,
+        )
+    if facts.exists(schema, "contactability"):
+        yield rule(
+            "customer_360",
+            "contactable_by_consent",
+            "Nobody is shown as contactable without a contactable address.",
+            f"""
+                select wide.customer_id from {wide} as wide
+                where wide.is_contactable and not exists (
+                    select 1 from {schema}.contactability as verdict
+                    where verdict.customer_id = wide.customer_id
+                        and verdict.channel = 'email' and verdict.is_contactable
+                )
+            """,
+        )
+
+
+def segment_members(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Members: eligible, contactable by consent, held out as drawn."""
+    schema = facts.schema
+    members = f"{schema}.segment_members"
+    yield key("segment_members", facts, "segment", "customer_id")
+    yield from no_orphans("segment_members", facts, "segment")
+    yield rule(
+        "segment_members",
+        "known_segments",
+        "Every membership is of a segment that is switched on.",
+        f"select segment, count(*) as members from {members} "
+        f"where segment not in ({literals(settings.active_segments)}) group by segment",
+        limit="segments of segments.yml",
+    )
+    yield rule(
+        "segment_members",
+        "member_since_by_as_of",
+        "Nobody is a member since a day after the as-of date.",
+        f"select segment, customer_id from {members} "
+        f"where member_since is null or member_since > date '{facts.as_of_date}'",
+        limit=f"member_since not after {facts.as_of_date}",
+    )
+    yield from _members_eligible(facts)
+    if facts.exists(schema, "contactability"):
+        yield from _members_consent(facts)
+    yield from _required_columns(settings, facts)
+    yield from _holdouts(settings, facts)
+    yield from _size_drift(settings, facts)
+
+
+def _members_eligible(facts: MartsFacts) -> Iterator[Any]:
+    schema = facts.schema
+    if not facts.exists(schema, "customers", "birthday", "has_profiling_objection", "is_minor"):
+        return
+    yield rule(
+        "segment_members",
+        "eligible",
+        "No member objected to profiling, and none is known to be under 18.",
+        f"""
+            select member.segment, member.customer_id from {schema}.segment_members as member
+            inner join {schema}.customers as customer
+                on customer.customer_id = member.customer_id
+            where customer.has_profiling_objection
+                or customer.is_minor
+                or customer.birthday > date '{facts.as_of_date}' - interval '18 years'
+        """,
+        limit="no objection, no minor",
+    )
+
+
+def _required_columns(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    wide = f"{facts.schema}.customer_360"
+    needed = [
+        (segment, column)
+        for segment, definition in sorted(settings.active_segments.items())
+        for column in definition.requires
+        if facts.exists(facts.schema, "customer_360", column)
+    ]
+    if not needed:
+        return
+    empty = " union all ".join(
+        f"select {literal(segment)} as segment, {literal(column)} as lacks, "
+        f"{literal(_FILLED_BY.get(column, _FILLED_BY_OTHERS))} as filled_by "
+        f"where not exists (select 1 from {wide} where {column} is not null)"
+        for segment, column in needed
+    )
+    yield rule(
+        "segment_members",
+        "required_columns",
+        "Every column that a segment requires holds a value for somebody.",
+        empty,
+        severity="warning",
+        limit="the columns under `requires` in segments.yml not empty for everybody",
+        action="The segment has no members until then. Let a source deliver the column, or set "
+        "`enabled: false` for the segment in segments.yml.",
+        measure="select string_agg(lacking, '; ') from ("
+        "select segment || ' lacks ' || string_agg(lacks || ' (' || filled_by || ')', ', ') "
+        f"as lacking from ({empty}) as t group by segment order by segment) as by_segment",
+    )
+
+
+def _members_consent(facts: MartsFacts) -> Iterator[Any]:
+    schema = facts.schema
+    action = (
+        "These people must not be written to. Compare segment_members with contactability. "
+        + REBUILD
+    )
+    yield rule(
+        "segment_members",
+        "contactable_by_consent",
+        "No member is flagged contactable without a contactable address.",
+        f"""
+            select member.segment, member.customer_id from {schema}.segment_members as member
+            where member.is_contactable is null
+                or (member.is_contactable and not exists (
+                    select 1 from {schema}.contactability as verdict
+                    where verdict.customer_id = member.customer_id
+                        and verdict.channel = 'email' and verdict.is_contactable
+                ))
+        """,
+        limit="no unconsented member",
+        action=action,
+    )
+    if facts.exists(schema, "customers"):
+        yield rule(
+            "segment_members",
+            "sent_address_is_contactable",
+            "The address a contactable member would be sent is itself contactable.",
+            f"""
+                select distinct member.customer_id
+                from {schema}.segment_members as member
+                inner join {schema}.customers as customer
+                    on customer.customer_id = member.customer_id
+                where member.is_contactable
+                    and not exists (
+                        select 1 from {schema}.contactability as verdict
+                        where verdict.customer_id = member.customer_id
+                            and verdict.channel = 'email'
+                            and verdict.is_contactable
+                            and lower(verdict.address) = lower(customer.email)
+                    )
+            """,
+            limit="no other address",
+            action=action,
+        )
+
+
+def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    members = f"{facts.schema}.segment_members"
+    yield rule(
+        "segment_members",
+        "holdout_decided",
+        "Every member is either held out or not.",
+        f"select segment, customer_id from {members} where is_holdout is null",
+    )
+    active = settings.active_segments
+    everywhere = float(settings.model.global_holdout_percent)
+    shares = {
+        key: everywhere + float(segment.holdout_percent) * (1 - everywhere / 100)
+        for key, segment in active.items()
+    }
+    if not shares:
+        return
+    expected = ", ".join(
+        f"({literal(key)}, {share / 100})" for key, share in sorted(shares.items())
+    )
+    # Four standard deviations: a share that far off is no accident of the draw.
+    shifted = f"""
+        select drawn.segment, drawn.members, drawn.held_out
+        from (
+            select segment, count(*) as members, count(*) filter (where is_holdout) as held_out
+            from {members} where is_contactable or is_holdout group by segment
+        ) as drawn
+        inner join (values {expected}) as configured (segment, share)
+            on configured.segment = drawn.segment
+        where (configured.share = 0 and drawn.held_out > 0)
+            or (
+                drawn.members >= {limits.HOLDOUT_MIN_MEMBERS}
+                and abs(drawn.held_out - drawn.members * configured.share)
+                > 4 * sqrt(drawn.members * configured.share * (1 - configured.share))
+            )
+    """
+    yield rule(
+        "segment_members",
+        "holdout_share",
+        "As many members are held out as configured.",
+        shifted,
+        severity="warning",
+        limit="holdout_percent of segments.yml, within four standard deviations",
+        action="Expected for a while after holdout_percent was changed, because holdouts are "
+        "kept; otherwise look at the segment's members by is_holdout.",
+        measure="select string_agg(segment || ': ' || held_out || ' of ' || members, ', ') "
+        f"from ({shifted}) as t",
+    )
+    if comparable(facts):
+        yield rule(
+            "segment_members",
+            "holdout_kept",
+            "Who stays in a segment, contactable, stays held out or not, as drawn at entry.",
+            f"""
+                select member.segment, member.customer_id from {members} as member
+                inner join marts.segment_members as published
+                    on published.segment = member.segment
+                    and published.customer_id = member.customer_id
+                    and published.member_since = member.member_since
+                where published.is_holdout <> member.is_holdout
+                    and published.is_contactable and member.is_contactable
+            """,
+            severity="warning",
+            limit="no change while a membership lasts",
+            action="Comparisons with the holdout lose their meaning. Expected after holdout_salt "
+            "or a holdout_percent was changed.",
+        )
+
+
+def _size_drift(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    active = settings.active_segments
+    if not active or not comparable(facts):
+        return
+    allowed = ", ".join(
+        f"({literal(key)}, {segment.max_change_percent})" for key, segment in sorted(active.items())
+    )
+    jumped = f"""
+        select segment, members_before, members_now
+        from (
+            select
+                configured.segment,
+                configured.max_change_percent,
+                (
+                    select count(*) from marts.segment_members as published
+                    where published.segment = configured.segment
+                ) as members_before,
+                (
+                    select count(*) from {facts.schema}.segment_members as member
+                    where member.segment = configured.segment
+                ) as members_now
+            from (values {allowed}) as configured (segment, max_change_percent)
+        ) as sized
+        where members_before > 0
+            and abs(members_now - members_before) >= {limits.SMALL_SEGMENT}
+            and abs(members_now - members_before) * 100.0 > max_change_percent * members_before
+    """
+    yield rule(
+        "segment_members",
+        "size_drift",
+        "No segment's size changed more than its limit since the current publication.",
+        jumped,
+        severity="warning",
+        limit="max_change_percent of each segment",
+        action="Delivery holds such a segment for approval. Look at what changed in the source "
+        "or in the segment's definition.",
+        measure="select string_agg(segment || ' ' || members_before || ' -> ' || members_now, "
+        f"', ') from ({jumped}) as t",
+    )

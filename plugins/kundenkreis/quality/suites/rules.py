@@ -1,0 +1,129 @@
+"""What the suites of the gate ``marts`` are made of: a rule is a query that finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kundenkreis.quality.facts import MartsFacts, end_of_day
+from kundenkreis.quality.suites.common import Check, Severity, expect_no_rows
+from kundenkreis.settings import Settings
+
+# The model to look at when a mart is wrong.
+MODELS: Mapping[str, str] = {
+    "customers": "int_customer_profiles",
+    "customer_source_ids": "int_customer_identities",
+    "contactability": "int_contactability",
+    "orders": "int_orders",
+    "customer_rfm": "int_rfm_values and customer_rfm",
+    "history_rfm_cutoffs": "int_rfm_cutoffs",
+    "history_rfm_segment_changes": "history_rfm_segment_changes",
+    "lifecycle_intervals": "int_lifecycle_schedule",
+    "lifecycle_projections": "int_lifecycle_schedule",
+    "customer_value": "int_value_statistics and customer_value",
+    "history_value_parameters": "history_value_parameters",
+    "segment_members": "segment_members",
+    "customer_360": "customer_360",
+    "kpi_daily": "kpi_daily",
+}
+REBUILD = "Then run the night again: it builds this schema afresh."
+
+
+def rule(
+    table: str,
+    name: str,
+    description: str,
+    rows: str,
+    *,
+    action: str | None = None,
+    limit: str = "no row",
+    severity: Severity = "critical",
+    measure: str | None = None,
+) -> Any:
+    """An expectation that a query on the marts finds nothing."""
+    return expect_no_rows(
+        Check(
+            id=f"marts.{table}.{name}",
+            table=table,
+            severity=severity,
+            description=description,
+            limit=limit,
+            action=action or look_at(table, severity),
+            find_rows=rows,
+            measure=measure,
+        )
+    )
+
+
+def look_at(table: str, severity: Severity) -> str:
+    """What to do where a model is to blame."""
+    rebuild = f" {REBUILD}" if severity == "critical" else ""
+    return f"Look at the model {MODELS[table]} with these rows.{rebuild}"
+
+
+def key(table: str, facts: MartsFacts, *columns: str) -> Any:
+    """The columns identify a row, and none of them is empty."""
+    key = ", ".join(columns)
+    any_null = " or ".join(f"{column} is null" for column in columns)
+    return rule(
+        table,
+        "key",
+        f"One row per {key}, and none without.",
+        f"""
+            select {key}, count(*) as rows_found from {facts.schema}.{table}
+            group by {key} having count(*) > 1 or {any_null}
+        """,
+        limit="no key twice, none empty",
+    )
+
+
+def no_orphans(table: str, facts: MartsFacts, key: str = "customer_id") -> Iterator[Any]:
+    """Every customer_id of the table is a customer's."""
+    if not facts.exists(facts.schema, "customers"):
+        return
+    selected = key if key == "customer_id" else f"{key}, customer_id"
+    yield rule(
+        table,
+        "known_customers",
+        "Every row belongs to a known customer.",
+        f"""
+            select {selected} from {facts.schema}.{table} as child
+            where customer_id is not null
+                and not exists (
+                    select 1 from {facts.schema}.customers as parent
+                    where parent.customer_id = child.customer_id
+                )
+        """,
+        limit="no unknown customer_id",
+    )
+
+
+def no_objectors(table: str, facts: MartsFacts) -> Iterator[Any]:
+    """Nobody in the table objected to profiling."""
+    if not facts.exists(facts.schema, "customers", "has_profiling_objection"):
+        return
+    yield rule(
+        table,
+        "no_profiling_objection",
+        "Nobody who objected to profiling is scored.",
+        f"""
+            select scored.customer_id from {facts.schema}.{table} as scored
+            inner join {facts.schema}.customers as customer
+                on customer.customer_id = scored.customer_id
+            where customer.has_profiling_objection
+        """,
+        limit="no customer with has_profiling_objection",
+    )
+
+
+def comparable(facts: MartsFacts) -> bool:
+    """Whether the published marts are an earlier state of these (a backfill's are not)."""
+    return facts.is_newer and facts.exists(
+        "marts", "segment_members", "segment", "customer_id", "member_since", "is_holdout"
+    )
+
+
+def as_of_end(settings: Settings, facts: MartsFacts) -> str:
+    """The end of the as-of day as an SQL literal."""
+    end = end_of_day(facts.as_of_date, settings.model.business_timezone)
+    return f"timestamptz '{end.isoformat(sep=' ')}'"
