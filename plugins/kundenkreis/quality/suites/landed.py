@@ -63,7 +63,7 @@ class Landed:
         return names | ({self.parent[0]} if self.parent else set())
 
 
-_LOADER_FAULT = (
+LOADER_FAULT = (
     "The load of this table is damaged; run the extract task again. If it stays, report the load "
     "id in _dlt_load_id."
 )
@@ -90,7 +90,7 @@ WOOCOMMERCE = (
         "orders__line_items",
         ("_dlt_parent_id", "_dlt_list_idx"),
         required=("product_id", "quantity", "total"),
-        parent=("_dlt_parent_id", "orders", "_dlt_id", "critical", _LOADER_FAULT),
+        parent=("_dlt_parent_id", "orders", "_dlt_id", "critical", LOADER_FAULT),
     ),
     Landed(
         "refunds",
@@ -124,7 +124,7 @@ HUBSPOT = (
         ("_dlt_parent_id", "_dlt_list_idx"),
         required=("property", "value"),
         times=("changed_at",),
-        parent=("_dlt_parent_id", "contacts", "_dlt_id", "critical", _LOADER_FAULT),
+        parent=("_dlt_parent_id", "contacts", "_dlt_id", "critical", LOADER_FAULT),
     ),
     Landed(
         "deals",

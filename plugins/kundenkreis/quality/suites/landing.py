@@ -24,6 +24,7 @@ from kundenkreis.quality.suites.common import (
 )
 from kundenkreis.quality.suites.landed import (
     FILE_STATUSES,
+    LOADER_FAULT,
     WOOCOMMERCE_STATUSES,
     Landed,
     landed_tables,
@@ -301,7 +302,7 @@ def _keys(name: str, landed: Landed) -> Iterator[Any]:
         severity="critical",
         description=f"Every row has its key ({key}).",
         limit="none without",
-        action="Rows without a key cannot be told apart or updated. " + _LOADER_FAULT,
+        action="Rows without a key cannot be told apart or updated. " + LOADER_FAULT,
         find_rows=f"select {key}, _dlt_load_id from {name} where {any_null}",
     )
     unique = Check(
@@ -311,7 +312,7 @@ def _keys(name: str, landed: Landed) -> Iterator[Any]:
         description=f"No key ({key}) occurs twice.",
         limit="no key twice",
         action="Something was loaded twice and would count double. Do not delete by hand: the "
-        "extract task merges by key when it runs again. " + _LOADER_FAULT,
+        "extract task merges by key when it runs again. " + LOADER_FAULT,
         find_rows=twice,
     )
     if len(landed.key) == 1:
