@@ -10,6 +10,7 @@ import psycopg
 from kundenkreis.warehouse.dbt import run_dbt
 
 MARTS = "marts_blue"
+Row = dict[str, Any]
 
 _TIME, _TEXT, _NUMBER = "timestamptz", "text", "numeric"
 

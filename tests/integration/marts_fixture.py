@@ -114,7 +114,8 @@ create table lifecycle_projections as
 select customer_id, 'at_risk' as stage, date '2026-05-30' as from_date from customer_rfm;
 create table customer_360 as
 select
-    customers.customer_id, current.stage, verdict.is_contactable, rfm.frequency, rfm.rfm_code
+    customers.customer_id, date '2026-03-31' as as_of_date, current.stage,
+    verdict.is_contactable, rfm.frequency, rfm.rfm_code
 from customers
 inner join lifecycle_intervals as current
     on current.customer_id = customers.customer_id and current.valid_to is null
@@ -126,9 +127,32 @@ select
     date '2026-03-31' as member_since, false as is_holdout, is_contactable,
     case when not is_contactable then 'consent_unknown' end as not_contactable_because
 from customer_360;
+create table history_stage_changes as
+select
+    date '2026-03-31' as as_of_date, customer_id, null::text as from_stage, stage as to_stage
+from lifecycle_intervals where valid_to is null;
 create table kpi_daily as
-select day, 0.0123::numeric(9, 4) as churn_rate, day = date '2026-03-30' as churn_alarm
-from (values (date '2026-03-30'), (date '2026-03-31')) as days (day)
+with counted as (
+    select count(*) as orders, sum(revenue_after_refunds) as revenue from orders where is_counted
+)
+select
+    date '2026-03-31' as day, count(*) filter (where stage = 'reach') as customers_reach,
+    count(*) filter (where stage = 'acquisition') as customers_acquisition,
+    count(*) filter (where stage = 'dormant_lead') as customers_dormant_lead,
+    count(*) filter (where stage = 'conversion') as customers_conversion,
+    count(*) filter (where stage = 'development') as customers_development,
+    count(*) filter (where stage = 'retention') as customers_retention,
+    count(*) filter (where stage = 'loyalty') as customers_loyalty,
+    count(*) filter (where stage = 'at_risk') as customers_at_risk,
+    count(*) filter (where stage = 'churned') as customers_churned,
+    count(*) filter (where stage = 'reactivated') as customers_reactivated,
+    counted.orders, counted.revenue, 0.0123::numeric(9, 4) as churn_rate, false as churn_alarm
+from lifecycle_intervals cross join counted
+where valid_to is null
+group by counted.orders, counted.revenue;
+insert into kpi_daily (day, orders, revenue, churn_alarm) values ('2026-03-30', 0, 0, true);
+create table history_kpi_daily as
+select day as as_of_date, orders, revenue from kpi_daily where day = date '2026-03-31'
 """
 
 # A publication of an earlier night, with one customer less in a segment.
@@ -137,6 +161,9 @@ create schema marts_blue;
 create table marts_blue.segment_members as
 select * from marts_green.segment_members where customer_id <> 'c1';
 create view marts.segment_members as select * from marts_blue.segment_members;
+create table marts_blue.customer_360 as
+select customer_id, stage from marts_green.customer_360 where customer_id <> 'c1';
+create view marts.customer_360 as select * from marts_blue.customer_360;
 insert into history.publications (as_of_date, dag_run_id, schema_name)
 values ('2026-03-30', 'scheduled__2026-03-31', 'marts_blue')
 """

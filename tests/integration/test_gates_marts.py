@@ -43,6 +43,8 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 "lifecycle_projections",
                 "segment_members",
                 "customer_360",
+                "history_stage_changes",
+                "history_kpi_daily",
             )
         ),
         "insert into customers select * from customers where customer_id = 'c3'",
@@ -95,7 +97,19 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "update customer_360 set rfm_code = null",
         "update customer_360 set is_contactable = true where customer_id = 't8'",
         "update contactability set is_contactable = false where customer_id = 't8'",
-        "update kpi_daily set churn_alarm = true",
+        "update kpi_daily set churn_alarm = true, orders = orders + 1",
+        "update kpi_daily set customers_churned = 1, day = '2026-04-01' where day = '2026-03-31'",
+        "update customer_360 set as_of_date = '2026-03-30' where customer_id = 'c62'",
+        "update marts_blue.customer_360 set stage = 'churned'",
+        "update raw_woocommerce.orders set currency = 'XXX' where id % 3 = 0",
+        "insert into history.customer_ids values "
+        "('woocommerce', 'customer', '70', 'an earlier id', '2026-03-30')",
+        "update marts_blue.segment_members set is_holdout = true where customer_id = 'c71'",
+        "insert into activation.ledger (plan_row_id, publication_id, run_id, destination, "
+        "audience, segment, customer_id, operation, address, payload_hash, state) select 'p', "
+        "max(publication_id), 'r', 'listmonk', 'Buyers', 'buyers', 'c71', 'add', 'nobody', 'h', "
+        "'confirmed' from history.publications",
+        "create view marts.orders as select order_id from marts_green.orders",
     ),
     "contract": (
         "drop table lifecycle_projections",
@@ -115,6 +129,8 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 ("segment_members", "not_contactable_because"),
                 ("customer_360", "rfm_code"),
                 ("kpi_daily", "churn_rate"),
+                ("history_stage_changes", "from_stage"),
+                ("history_kpi_daily", "revenue"),
             )
         ),
     ),

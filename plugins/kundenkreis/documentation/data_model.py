@@ -185,12 +185,12 @@ def _table_columns(body: str) -> Iterator[Column]:
 
 
 def _view(text: str, tables: list[Relation]) -> Relation:
-    """The one view, whose columns are columns of a table, their maximum, or counts."""
+    """A file's one view, whose columns are a table's, aggregates of these, or counts."""
     pattern = (
         r"((?:^--[^\n]*\n)+)create or replace view (\w+)\.(\w+) as\nselect\n(.*?)^from \w+\.(\w+)"
     )
     match = re.search(pattern, text, re.M | re.S)
-    assert match is not None, "the view in schema_activation.sql is not as expected"  # noqa: S101
+    assert match is not None, "a view in schema*.sql is not as expected"  # noqa: S101
     comment, schema, name, body, source = match.groups()
     types = {c.name: c.type for table in tables if table.name == source for c in table.columns}
     columns, above = [], ""
@@ -200,8 +200,9 @@ def _view(text: str, tables: list[Relation]) -> Relation:
             above = remark
             continue
         expression, _, alias = code.strip().rstrip(",").rpartition(" as ")
-        inner = re.sub(r"^max\(|\)$", "", expression or alias).split(".")[-1]
-        type_ = "bigint" if expression.startswith("count(") else types[inner]
+        inner = re.sub(r"^(?:avg|lag|max)\(([\w.]+)\).*$", r"\1", expression or alias)
+        computed = {"count": "bigint", "row_number": "boolean"}.get(expression.partition("(")[0])
+        type_ = computed or types[inner.split(".")[-1]]
         columns.append(Column(alias.split(".")[-1], type_, False, _one_line(remark or above)))
         above = ""
     meaning, grain = _split_grain(_uncommented(comment))

@@ -68,6 +68,7 @@ class Outcome:
 
     Attributes:
         observed: a text without personal data; the safe part of the error when `raised`.
+        measured: the same as a number, where it is one.
         duration_seconds: of the whole table's validation.
     """
 
@@ -83,6 +84,7 @@ class Outcome:
     action: str
     find_rows: str | None
     measure: str | None
+    measured: float | None = None
     duration_seconds: float | None = None
 
     @property
@@ -251,7 +253,17 @@ def _outcome(result: Mapping[str, Any]) -> Outcome:
         observed=raised
         if raised is not None
         else observed_text(configuration["type"], result.get("result") or {}),
+        measured=_measured(configuration["meta"], result.get("result") or {}),
     )
+
+
+def _measured(meta: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
+    """What was observed as a number: what was measured, rows found, or rows counted."""
+    for value in (meta.get("measured"), result.get("unexpected_count")):
+        if value is not None:
+            return float(value)
+    observed = result.get("observed_value")
+    return float(observed) if isinstance(observed, int | float) else None
 
 
 def _without_result(expectation: Any) -> Outcome:

@@ -11,8 +11,11 @@ from zoneinfo import ZoneInfo
 import psycopg
 from psycopg import sql
 
-from kundenkreis.quality import limits
+from kundenkreis.quality import limits, measures
+from kundenkreis.quality.bounds import History
+from kundenkreis.quality.suites.landed import feeds
 from kundenkreis.settings import Settings
+from kundenkreis.warehouse.publish import Publication, current_publication, live_schema
 
 Columns = Mapping[tuple[str, str], frozenset[str]]
 
@@ -36,6 +39,8 @@ class LandingFacts:
         columns: per (schema, table) that exists, its columns.
         volumes: per expectation id, the row counts of earlier runs, newest first.
         extracted: per source, what its extract task of this run says; missing when unknown.
+        measured: what this run measured, by table and measure (`kundenkreis.quality.measures`).
+        history: what earlier nights measured.
     """
 
     run_id: str
@@ -44,6 +49,18 @@ class LandingFacts:
     columns: Columns
     volumes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     extracted: Mapping[str, Extracted] = field(default_factory=dict)
+    measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    history: Mapping[tuple[str, str], History] = field(default_factory=dict)
+
+    @property
+    def day(self) -> date:
+        """The as-of day."""
+        return (self.as_of - timedelta(microseconds=1)).date()
+
+    @property
+    def day_begins(self) -> datetime:
+        """The first moment of the as-of day in the business time zone."""
+        return datetime.combine(self.day, time.min, tzinfo=self.as_of.tzinfo)
 
     def exists(self, schema: str, table: str) -> bool:
         """Whether the table is there and may be read."""
@@ -64,12 +81,24 @@ class MartsFacts:
         as_of_date: the run's date D.
         columns: per (schema, table) that exists, its columns; views of ``marts`` included.
         is_newer: whether D is not before the date of the current publication, or there is none.
+        published_as_of: the date of the current publication.
+        published_schema: the schema that the views of ``marts`` read.
+        same_rules: whether the published marts were built by the same models and configuration.
+        run_id: the run that is checked.
+        measured: what this run measured, by mart and measure (`kundenkreis.quality.measures`).
+        history: what published nights measured.
     """
 
     schema: str
     as_of_date: date
     columns: Columns
     is_newer: bool = True
+    published_as_of: date | None = None
+    published_schema: str | None = None
+    same_rules: bool = False
+    run_id: str = ""
+    measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    history: Mapping[tuple[str, str], History] = field(default_factory=dict)
 
     def exists(self, schema: str, table: str, *columns: str) -> bool:
         """Whether the table is there with these columns and may be read."""
@@ -81,10 +110,18 @@ class MartsFacts:
 def landing_facts(
     connection: psycopg.Connection, settings: Settings, run_id: str, as_of_date: date
 ) -> LandingFacts:
-    """Read what the gate ``landing`` needs. One round trip per fact."""
+    """Measure the as-of day and read what the gate ``landing`` needs."""
     schemas = [f"raw_{source}" for source in settings.sources]
+    zone = settings.model.business_timezone
     columns = _columns(connection, [*schemas, "activation", "quarantine"])
-    as_of = end_of_day(as_of_date, settings.model.business_timezone)
+    as_of = end_of_day(as_of_date, zone)
+    day_begins = end_of_day(as_of_date - timedelta(days=1), zone)
+    measured: measures.Measured = {}
+    for feed in feeds(settings):
+        if (feed.schema, feed.landed.table) in columns:
+            measured |= measures.of_day(connection, feed, day_begins, as_of, zone)
+    measures.record(connection, run_id, as_of_date, measured)
+    tables = {table for table, _ in measured}
     return LandingFacts(
         run_id=run_id,
         as_of=as_of,
@@ -92,26 +129,45 @@ def landing_facts(
         columns=columns,
         volumes=_volumes(connection, run_id),
         extracted=_extracted(connection, run_id, list(settings.sources)),
+        measured=measured,
+        history=measures.history(connection, tables, as_of_date, published=False),
     )
 
 
 def marts_facts(
-    connection: psycopg.Connection, settings: Settings, schema: str, as_of_date: date
+    connection: psycopg.Connection, settings: Settings, schema: str, as_of_date: date, run_id: str
 ) -> MartsFacts:
-    """Read what the gate ``marts`` needs."""
+    """Measure the marts and read what the gate ``marts`` needs."""
     raw = [f"raw_{source}" for source in settings.sources]
-    row = connection.execute(
-        "select as_of_date from history.publications order by publication_id desc limit 1"
-    ).fetchone()
+    published = current_publication(connection)
+    columns = _columns(connection, [schema, "marts", "staging", "activation", "history", *raw])
+    measured = measures.marts(connection, schema, columns, settings.active_segments)
+    measures.record(connection, run_id, as_of_date, measured)
+    tables = {table for table, _ in measured}
     return MartsFacts(
         schema=schema,
         as_of_date=as_of_date,
-        columns=_columns(
-            connection,
-            [schema, "marts", "staging", "activation", "history", *raw],
-        ),
-        is_newer=row is None or row[0] <= as_of_date,
+        columns=columns,
+        is_newer=published is None or published.as_of_date <= as_of_date,
+        published_as_of=published.as_of_date if published else None,
+        published_schema=live_schema(connection),
+        same_rules=_same_rules(connection, schema, published),
+        run_id=run_id,
+        measured=measured,
+        history=measures.history(connection, tables, as_of_date, published=True),
     )
+
+
+def _same_rules(connection: psycopg.Connection, schema: str, published: Publication | None) -> bool:
+    """Whether two colours were built by the same models, seeds and configuration."""
+    if published is None:
+        return False
+    row = connection.execute(
+        "select count(*), count(distinct fingerprint) from operations.build_state "
+        "where schema_name in (%s, %s)",
+        (schema, published.schema_name),
+    ).fetchone()
+    return row == (2, 1)
 
 
 def end_of_day(day: date, time_zone: str) -> datetime:

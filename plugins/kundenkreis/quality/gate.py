@@ -32,8 +32,8 @@ _SHOWN_FAILURES = 5
 _INSERT = """
 insert into quality.gate_results
     (run_id, gate, as_of_date, table_name, expectation, expectation_id, severity, success, raised,
-     observed, expected, duration_seconds)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+     observed, expected, measured, duration_seconds)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
 
@@ -162,7 +162,7 @@ def _suites(
             from kundenkreis.quality.suites import marts
 
             return marts.suites(
-                settings, facts.marts_facts(connection, settings, marts_schema, as_of_date)
+                settings, facts.marts_facts(connection, settings, marts_schema, as_of_date, run_id)
             )
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise WarehouseError(
@@ -238,6 +238,7 @@ def _record(
                         outcome.raised,
                         outcome.observed,
                         outcome.limit,
+                        outcome.measured,
                         outcome.duration_seconds,
                     )
                     for outcome in outcomes

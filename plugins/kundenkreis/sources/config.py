@@ -6,6 +6,7 @@ Pydantic only, so that reading the configuration stays cheap. Each class is the 
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +25,26 @@ from pydantic import (
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_written(value: Any) -> Any:
+    # YAML reads 2026-04-06 as a date.
+    return value.isoformat() if isinstance(value, date) else value
+
+
+_QuietDay = Annotated[
+    str,
+    BeforeValidator(_as_written, json_schema_input_type=str),
+    Field(pattern=r"^(\d{4}-)?(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$"),
+]
+_QUIET_DAYS = (
+    "Days on which little or nothing is usual, as 2026-04-06 or, of every year, 12-25: "
+    "`gate_landing` does not ask for the usual number of records of such a day."
+)
+_FRESH = (
+    "`gate_landing` warns when the newest change is more than so many days before the as-of date, "
+    "and stops the night at three times as many"
+)
 
 
 # --------------------------------------------------------------------------- files
@@ -262,6 +283,12 @@ class FileDataset(_Settings):
         description="Of order_lines: the lines of one order may be spread over several files, and "
         "all of them count. Else they come from the latest file that has the order.",
     )
+    fresh_within_days: int | None = Field(
+        None,
+        ge=1,
+        description=f"{_FRESH}. null: an export that nobody renews is never stale.",
+    )
+    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
     columns: dict[str, Mapping] = Field(
         description="Canonical column (see below) to a column of the file, or to a mapping.",
         json_schema_extra={"propertyNames": {"enum": _CANONICAL}},
@@ -372,6 +399,8 @@ class WooCommerceSettings(_Settings):
     )
     page_size: int = Field(100, ge=1, le=100, description="Records per call.")
     timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
+    fresh_within_days: int = Field(3, ge=1, description=f"{_FRESH}. Of orders.")
+    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
     newsletter_meta_key: str = Field(
         "_newsletter_opt_in",
         description="The meta field in which the shop's newsletter plug-in records an opt-in.",
@@ -405,6 +434,8 @@ class HubSpotSettings(_Settings):
         4, gt=0, le=50, description="Search has a limit of its own, per account."
     )
     timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
+    fresh_within_days: int = Field(14, ge=1, description=f"{_FRESH}. Of contacts.")
+    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
     foreign_ids: dict[_PropertyName, _CustomerOfSource] = Field(
         default={},
         description="Contact properties that hold the id of the person's account elsewhere, by "

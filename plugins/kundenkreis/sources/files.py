@@ -217,7 +217,8 @@ def _unchanged(dataset: FileDataset, files: list[File], known: Mapping[str, Any]
 
 
 def _mapping_digest(dataset: FileDataset, run: Run) -> str:
-    settings = dataset.model_dump_json(exclude={"path", "name"})
+    # What only the gates read does not change what a file gives.
+    settings = dataset.model_dump_json(exclude={"path", "name", "fresh_within_days", "quiet_days"})
     if "phone" in dataset.columns:
         settings += f" phone_default_region {run.phone_default_region}"
     return hashlib.sha256(settings.encode()).hexdigest()[:_HASH_CHARACTERS]

@@ -44,6 +44,7 @@ class Check:
         find_rows: SQL that lists the rows by id, or None.
         measure: SQL that returns one text with what was observed, or None. It runs only after a
             failure and must return no personal data.
+        measured: what was measured before the gate, where the expectation is about that.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Check:
     action: str
     find_rows: str | None = None
     measure: str | None = None
+    measured: float | None = None
 
 
 def expect(expectation: Any, check: Check, **arguments: Any) -> Any:
@@ -69,6 +71,7 @@ def expect(expectation: Any, check: Check, **arguments: Any) -> Any:
             "action": check.action,
             "find_rows": one_line(check.find_rows),
             "measure": one_line(check.measure),
+            "measured": check.measured,
         },
         **arguments,
     )

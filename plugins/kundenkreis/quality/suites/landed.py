@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
-from kundenkreis.quality import limits
-from kundenkreis.quality.suites.common import Severity
+from kundenkreis.quality.suites.common import Severity, literal
 from kundenkreis.settings import Settings
 
 # https://woocommerce.com/document/managing-orders/order-statuses/, plus WordPress's trash and
@@ -37,7 +37,13 @@ class Landed:
         times: when something happened; must lie in a plausible range.
         not_negative: money and quantities that are never below zero.
         status: the column with the order status.
-        changed_at, stale_days: the newest of it tells how fresh the table is.
+        changed_at: the newest of it tells how fresh the table is.
+        happened_at: when the record came about; the rows of a day are counted by it.
+        amount: the money that a row is about.
+        filled: columns of which a day's rows fill about the usual share.
+        texts: what people write; shows text that was read in the wrong encoding.
+        address: the column with an email address.
+        told_apart_by: columns that are all equal only where a row was loaded under two keys.
         parent: (own column, parent table, parent column, severity, what to do).
         key_is_unique: False for child tables, whose rows have no id of their own.
         single_oddity: the severity of one implausible date or amount; many are critical.
@@ -51,7 +57,12 @@ class Landed:
     not_negative: tuple[str, ...] = ()
     status: str | None = None
     changed_at: str | None = None
-    stale_days: int = 0
+    happened_at: str | None = None
+    amount: str | None = None
+    filled: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    address: str | None = None
+    told_apart_by: tuple[str, ...] = ()
     parent: tuple[str, str, str, Severity, str] | None = None
     key_is_unique: bool = True
     single_oddity: Severity = "warning"
@@ -59,7 +70,9 @@ class Landed:
     def columns(self) -> set[str]:
         """All columns that this table must have."""
         names = {*self.key, *self.required, *self.not_null, *self.times, *self.not_negative}
-        names |= {name for name in (self.status, self.changed_at) if name}
+        names |= {*self.filled, *self.texts, *self.told_apart_by}
+        single = (self.status, self.changed_at, self.happened_at, self.amount, self.address)
+        names |= {name for name in single if name}
         return names | ({self.parent[0]} if self.parent else set())
 
 
@@ -74,6 +87,10 @@ WOOCOMMERCE = (
         ("id",),
         required=("email", "billing_country", "newsletter_opt_in"),
         times=("date_created_gmt", "date_modified_gmt"),
+        happened_at="date_created_gmt",
+        filled=("email",),
+        texts=("first_name", "last_name"),
+        address="email",
     ),
     Landed(
         "orders",
@@ -84,7 +101,11 @@ WOOCOMMERCE = (
         not_negative=("total",),
         status="status",
         changed_at="date_modified_gmt",
-        stale_days=limits.STALE_ORDERS_DAYS,
+        happened_at="date_created_gmt",
+        amount="total",
+        filled=("billing_email",),
+        address="billing_email",
+        told_apart_by=("customer_id", "billing_email", "date_created_gmt", "total"),
     ),
     Landed(
         "orders__line_items",
@@ -107,7 +128,7 @@ WOOCOMMERCE = (
             "in quarantine are not listed here.",
         ),
     ),
-    Landed("products", ("id",), required=("name", "sku", "category_name")),
+    Landed("products", ("id",), required=("sku", "category_name"), texts=("name",)),
 )
 
 HUBSPOT = (
@@ -117,7 +138,10 @@ HUBSPOT = (
         required=("email", "lifecyclestage", "hs_email_optout", "archived"),
         times=("createdate", "lastmodifieddate"),
         changed_at="lastmodifieddate",
-        stale_days=limits.STALE_CONTACTS_DAYS,
+        happened_at="createdate",
+        filled=("email",),
+        texts=("firstname", "lastname"),
+        address="email",
     ),
     Landed(
         "contacts__property_history",
@@ -147,15 +171,31 @@ FILES = (
     Landed(
         "customers",
         ("source_name", "customer_key"),
-        required=("email",),
         times=("created_at",),
+        texts=("first_name", "last_name"),
+        address="email",
     ),
     Landed(
         "order_lines",
         ("source_name", "content_hash", "row_number"),
-        required=("customer_key", "quantity", "line_amount"),
+        required=("quantity",),
         not_null=("order_key", "ordered_at", "status", "currency"),
         times=("ordered_at",),
+        changed_at="ordered_at",
+        happened_at="ordered_at",
+        amount="line_amount",
+        filled=("customer_key", "email"),
+        texts=("product_name",),
+        address="email",
+        told_apart_by=(
+            "source_name",
+            "customer_key",
+            "ordered_at",
+            "product_key",
+            "product_name",
+            "quantity",
+            "line_amount",
+        ),
         not_negative=("unit_price",),
         status="status",
         single_oddity="info",  # till exports book corrections as lines with a negative price
@@ -163,17 +203,22 @@ FILES = (
     Landed(
         "orders",
         ("source_name", "order_key"),
-        required=("customer_key", "email"),
         not_null=("ordered_at", "status", "currency", "total_amount"),
         times=("ordered_at",),
+        changed_at="ordered_at",
+        happened_at="ordered_at",
+        amount="total_amount",
+        filled=("customer_key", "email"),
+        address="email",
+        told_apart_by=("source_name", "customer_key", "ordered_at", "total_amount"),
         status="status",
     ),
-    Landed("products", ("source_name", "product_key"), required=("product_name",)),
+    Landed("products", ("source_name", "product_key"), texts=("product_name",)),
     Landed(
         "consent_events",
         ("source_name", "channel", "occurred_at"),
-        required=("email",),
         not_null=("evidence",),
+        address="email",
         times=("occurred_at",),
         key_is_unique=False,
     ),
@@ -200,3 +245,62 @@ def landed_tables(settings: Settings) -> dict[str, tuple[Landed, ...]]:
         entities = {str(dataset.entity) for dataset in settings.sources["files"].datasets}
         tables["files"] = tuple(landed for landed in FILES if landed.table in entities)
     return tables
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one system sends into one table: of files one dataset, else the whole table.
+
+    Attributes:
+        label: the dataset's source; None where the table has one source only.
+        fresh_within_days: the source's schedule; None: it is never stale.
+        quiet_days: days without the usual number of records.
+    """
+
+    source: str
+    landed: Landed
+    label: str | None
+    fresh_within_days: int | None
+    quiet_days: tuple[str, ...]
+
+    @property
+    def schema(self) -> str:
+        """The raw schema."""
+        return f"raw_{self.source}"
+
+    @property
+    def name(self) -> str:
+        """The table, as shown to people."""
+        return f"{self.schema}.{self.landed.table}"
+
+    @property
+    def where(self) -> str:
+        """SQL for the feed's rows of the table."""
+        return f"source_name = {literal(self.label)}" if self.label else "true"
+
+    def measure(self, figure: str) -> str:
+        """The name of a figure of a day of this feed."""
+        return f"{self.label}.day.{figure}" if self.label else f"day.{figure}"
+
+    def is_quiet(self, day: date) -> bool:
+        """Whether a day is one of the quiet ones."""
+        return bool({day.isoformat(), f"{day:%m-%d}"} & set(self.quiet_days))
+
+
+def feeds(settings: Settings) -> tuple[Feed, ...]:
+    """The feeds of the enabled sources whose tables know when something happened."""
+    found = []
+    for source, tables in landed_tables(settings).items():
+        own = settings.sources[source]
+        for landed in tables:
+            if landed.happened_at is None and landed.changed_at is None:
+                continue
+            if source != "files":
+                days = (own.fresh_within_days, own.quiet_days)
+                found.append(Feed(source, landed, None, *days))
+                continue
+            for dataset in own.datasets:
+                if dataset.entity == landed.table:
+                    days = (dataset.fresh_within_days, dataset.quiet_days)
+                    found.append(Feed(source, landed, dataset.label, *days))
+    return tuple(found)

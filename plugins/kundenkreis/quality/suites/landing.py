@@ -12,6 +12,7 @@ from typing import Any
 
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import LandingFacts
+from kundenkreis.quality.suites import landing_days
 from kundenkreis.quality.suites.common import (
     Check,
     Severity,
@@ -26,7 +27,9 @@ from kundenkreis.quality.suites.landed import (
     FILE_STATUSES,
     LOADER_FAULT,
     WOOCOMMERCE_STATUSES,
+    Feed,
     Landed,
+    feeds,
     landed_tables,
 )
 from kundenkreis.settings import Settings
@@ -39,6 +42,10 @@ REJECTED_BY_THE_MODELS = (
     "order_without_currency",
     "order_without_date",
 )
+
+
+# UTF-8 read as Latin-1 or Windows-1252, and what could not be read at all (U+FFFD).
+_DAMAGED = "\u00c3[\u0080-\u00bf\u0152-\u0178\u2013-\u2122]|\u00e2\u20ac|\ufffd"
 
 
 def suites(settings: Settings, facts: LandingFacts) -> list[TableSuite]:
@@ -58,6 +65,7 @@ def suites(settings: Settings, facts: LandingFacts) -> list[TableSuite]:
                         tuple(_table_expectations(source, landed, settings, facts)),
                     )
                 )
+    found.append(landing_days.days(settings, facts))
     if settings.destinations and facts.exists("activation", "subscriber_states"):
         found.append(_subscriber_states(settings, facts))
     return [suite for suite in found if suite.expectations]
@@ -67,13 +75,15 @@ def suites(settings: Settings, facts: LandingFacts) -> list[TableSuite]:
 
 
 def _catalogue(sources: dict[str, tuple[Landed, ...]]) -> TableSuite:
-    """Tables exist and can be read; dlt made no variant columns."""
+    """Tables exist and can be read; their columns have one type, and it is the declared one."""
     expectations = []
     for source, tables in sources.items():
         schema = f"raw_{source}"
         if tables:
             expectations.append(_tables_exist(schema, [landed.table for landed in tables]))
         expectations.append(_no_variant_columns(schema))
+        if tables:
+            expectations.append(_column_types(schema, tables))
     return TableSuite("information_schema", "columns", tuple(expectations))
 
 
@@ -124,6 +134,48 @@ def _no_variant_columns(schema: str) -> Any:
             find_rows=variants,
             measure="select string_agg(table_name || '.' || column_name, ', ') "
             f"from ({variants}) as t",
+        )
+    )
+
+
+def _column_types(schema: str, tables: Iterable[Landed]) -> Any:
+    declared = ", ".join(
+        f"({literal(landed.table)}, {literal(column)}, {literal(kind)})"
+        for landed in tables
+        for kind, columns in (
+            ("time", landed.times),
+            ("number", (*landed.not_negative, *filter(None, [landed.amount]))),
+        )
+        for column in columns
+    )
+    other = f"""
+        select existing.table_name, existing.column_name, existing.data_type
+        from information_schema.columns as existing
+        inner join (values {declared}) as declared (table_name, column_name, kind)
+            on declared.table_name = existing.table_name
+            and declared.column_name = existing.column_name
+        where existing.table_schema = {literal(schema)}
+            and not (
+                declared.kind = 'time'
+                and existing.data_type in ('timestamp with time zone', 'date')
+            )
+            and not (
+                declared.kind = 'number'
+                and existing.data_type in ('numeric', 'bigint', 'integer')
+            )
+    """
+    return expect_no_rows(
+        Check(
+            id=f"landing.{schema}.column_types",
+            table=schema,
+            severity="critical",
+            description="Times have a time zone, and money is decimal.",
+            limit="timestamp with time zone or date; numeric, bigint or integer",
+            action="The column was changed by hand, or a source was changed. Rename the table and "
+            "load it again from the start.",
+            find_rows=other,
+            measure="select string_agg(table_name || '.' || column_name || ' is ' || data_type, "
+            f"', ') from ({other}) as t",
         )
     )
 
@@ -241,9 +293,13 @@ def _table_expectations(
     yield from _complete(name, landed)
     yield from _plausible(name, landed, facts)
     if landed.status:
-        yield _known_statuses(name, landed, _statuses(source, settings))
-    if landed.changed_at:
-        yield _fresh(name, landed, facts)
+        yield from _known_statuses(name, landed, _statuses(source, settings))
+    yield from _texts(name, landed)
+    for feed in feeds(settings):
+        if feed.name == name:
+            yield from _fresh(feed, facts)
+    if landed.told_apart_by:
+        yield _no_second_copy(name, landed)
     if landed.parent and facts.exists(f"raw_{source}", landed.parent[1]):
         yield _has_parent(f"raw_{source}", landed)
 
@@ -438,44 +494,171 @@ def _statuses(source: str, settings: Settings) -> set[str]:
     return {*FILE_STATUSES, *counted, *mapped}
 
 
-def _known_statuses(name: str, landed: Landed, statuses: set[str]) -> Any:
+def _known_statuses(name: str, landed: Landed, statuses: set[str]) -> Iterator[Any]:
     import great_expectations.expectations as gxe
 
     listed = literals(statuses)
-    return expect(
-        gxe.ExpectColumnValuesToBeInSet,
-        Check(
-            id=f"landing.{name}.known_statuses",
-            table=name,
-            severity="warning",
-            description="Every order has a status the order policy knows.",
-            limit=", ".join(sorted(statuses)),
-            action="Orders of unknown statuses do not count. If they should, add the status to "
-            "counted_order_statuses in model.yml.",
-            find_rows=f"select {landed.status}, count(*) from {name} "
-            f"where {landed.status} not in ({listed}) group by 1",
-        ),
-        column=landed.status,
-        value_set=sorted(statuses),
+    share = limits.UNKNOWN_STATUS_SHARE
+    levels: tuple[tuple[Severity, str, str, float], ...] = (
+        ("warning", "known_statuses", "Every order has a status the order policy knows.", 1.0),
+        ("critical", "mostly_known_statuses", "Most orders have a known status.", 1 - share),
     )
+    for severity, rule, description, mostly in levels:
+        yield expect(
+            gxe.ExpectColumnValuesToBeInSet,
+            Check(
+                id=f"landing.{name}.{rule}",
+                table=name,
+                severity=severity,
+                description=description,
+                limit=(f"at most {percent(share)} others than " if mostly < 1 else "")
+                + ", ".join(sorted(statuses)),
+                action="Orders of unknown statuses do not count. If they should, add the status "
+                "to counted_order_statuses in model.yml; if it is no status at all, the mapping "
+                "reads another column.",
+                find_rows=f"select {landed.status}, count(*) from {name} "
+                f"where {landed.status} not in ({listed}) group by 1",
+            ),
+            column=landed.status,
+            value_set=sorted(statuses),
+            mostly=mostly,
+        )
 
 
-def _fresh(name: str, landed: Landed, facts: LandingFacts) -> Any:
+def _texts(name: str, landed: Landed) -> Iterator[Any]:
+    """What people write is readable, and addresses are addresses."""
+    key = ", ".join(landed.key)
+    if landed.texts:
+        damaged = " or ".join(f"{column} ~ '{_DAMAGED}'" for column in landed.texts)
+        share = limits.DAMAGED_TEXT_SHARE
+        levels: tuple[tuple[Severity, str, str, str], ...] = (
+            (
+                "critical",
+                "readable",
+                "Nearly all texts were read in the right encoding.",
+                f"having count(*) filter (where {damaged}) > {share} * count(*) "
+                f"and count(*) filter (where {damaged}) >= {limits.LEAST_MEANINGFUL_COUNT}",
+            ),
+            (
+                "info",
+                "readable.every_row",
+                "Every text was read in the right encoding.",
+                f"having count(*) filter (where {damaged}) > 0",
+            ),
+        )
+        for severity, rule, description, having in levels:
+            yield expect_no_rows(
+                Check(
+                    id=f"landing.{name}.{rule}",
+                    table=name,
+                    severity=severity,
+                    description=description,
+                    limit=f"at most {percent(share)} of the rows with signs of damage in "
+                    + ", ".join(landed.texts)
+                    if severity == "critical"
+                    else "no row with signs of damage",
+                    action="Letters such as ü come as two others: the text was written in one "
+                    "encoding and read in another. Correct it in the vendor's export, or "
+                    "`encoding` of the dataset in sources.yml, and load again.",
+                    find_rows=f"select {key} from {name} where {damaged}",
+                    measure=f"select count(*) || ' rows' from {name} where {damaged}",
+                ),
+                f"select count(*) as rows_read from {name} {having}",
+            )
+    if landed.address:
+        no_address = f"{landed.address} <> '' and {landed.address} not like '%_@_%'"
+        share = limits.NO_ADDRESS_SHARE
+        yield expect_no_rows(
+            Check(
+                id=f"landing.{name}.{landed.address}.is_address",
+                table=name,
+                severity="critical",
+                description=f"What stands in {landed.address} is an email address.",
+                limit=f"at most {percent(share)} of the filled rows otherwise",
+                action="The mapping reads another column, or columns of the export were swapped. "
+                "People would be taken for one another. Correct the mapping and load again.",
+                find_rows=f"select {key} from {name} where {no_address}",
+                measure=f"select count(*) || ' rows' from {name} where {no_address}",
+            ),
+            f"""
+                select count({landed.address}) as filled from {name}
+                having count(*) filter (where {no_address})
+                    > greatest({share} * count({landed.address}), {limits.LEAST_MEANINGFUL_COUNT})
+            """,
+        )
+
+
+def _fresh(feed: Feed, facts: LandingFacts) -> Iterator[Any]:
+    landed = feed.landed
+    if landed.changed_at is None or feed.fresh_within_days is None:
+        return
     column = landed.changed_at
-    oldest = (facts.as_of - timedelta(days=landed.stale_days)).isoformat(sep=" ")
+    days = feed.fresh_within_days
+    levels: tuple[tuple[Severity, str, int], ...] = (
+        ("warning", "fresh", days),
+        ("critical", "not_dead", days * limits.STALE_CRITICAL_FACTOR),
+    )
+    for severity, rule, allowed in levels:
+        oldest = (facts.as_of - timedelta(days=allowed)).isoformat(sep=" ")
+        label = f"{feed.label}." if feed.label else ""
+        yield expect_no_rows(
+            Check(
+                id=f"landing.{feed.name}.{label}{rule}",
+                table=feed.name,
+                severity=severity,
+                description="The source holds recent changes, as seen from the as-of date."
+                if severity == "warning"
+                else "The source has not been without a change for far longer than usual.",
+                limit=f"newest {column} not before {oldest} ({allowed} days)",
+                action="Check in the vendor's own screens whether there is newer data, and "
+                "whether the extract task still reads to the end. If such a pause is usual, set "
+                "`fresh_within_days` of the source in sources.yml.",
+                find_rows=f"select max({column}) from {feed.name} where {feed.where}",
+                measure=f"select 'newest: ' || max({column}) from {feed.name} where {feed.where}",
+            ),
+            f"select max({column}) as newest from {feed.name} where {feed.where} "
+            f"having max({column}) < '{oldest}'",
+        )
+
+
+def _no_second_copy(name: str, landed: Landed) -> Any:
+    """The same orders under other ids. Rows of unknown people may be equal by chance."""
+    told_apart = ", ".join(landed.told_apart_by)
+    known = [
+        f"nullif({column}::text, '{'0' if column == 'customer_id' else ''}') is not null"
+        for column in landed.told_apart_by
+        if column in ("customer_id", "customer_key", "billing_email")
+    ]
+    # Lines of one order may be equal; what was loaded twice is in another order or file.
+    origin = {"order_lines": "(order_key, content_hash)"}.get(landed.table, landed.key[-1])
+    copies = f"""
+        select count(*) - count(*) / count(distinct {origin}) as copies
+        from {name} where {" or ".join(known)} group by {told_apart}
+        having count(distinct {origin}) > 1
+    """
     return expect_no_rows(
         Check(
-            id=f"landing.{name}.fresh",
+            id=f"landing.{name}.no_second_copy",
             table=name,
-            severity="warning",
-            description="The table holds recent changes, as seen from the as-of date.",
-            limit=f"newest {column} not before {oldest}",
-            action="Check in the vendor's own screens whether there is newer data, and whether "
-            "the extract task still reads to the end.",
-            find_rows=f"select max({column}) from {name}",
-            measure=f"select 'newest: ' || max({column}) from {name}",
+            severity="critical",
+            description="No load of orders came a second time under other ids.",
+            limit=f"fewer than {limits.SECOND_COPY_ROWS} rows, or at most "
+            f"{percent(limits.SECOND_COPY_SHARE)}, that equal another in {told_apart}",
+            action="An export or an import ran twice and its orders would count double. Take one "
+            "of the two away at the source and load again.",
+            find_rows=f"""
+                select {", ".join(landed.key)} from (
+                    select *, count(*) over (partition by {told_apart}) as rows_found
+                    from {name} where {" or ".join(known)}
+                ) as counted where rows_found > 1
+            """,
+            measure=f"select sum(copies) || ' copies' from ({copies}) as t",
         ),
-        f"select max({column}) as newest from {name} having max({column}) < '{oldest}'",
+        f"""
+            select sum(copies) as copies from ({copies}) as copied
+            having sum(copies) >= {limits.SECOND_COPY_ROWS} and sum(copies)
+                > {limits.SECOND_COPY_SHARE} * (select count(*) from {name})
+        """,
     )
 
 

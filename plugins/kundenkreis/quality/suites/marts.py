@@ -13,6 +13,7 @@ from typing import Any
 from kundenkreis.quality.facts import MartsFacts
 from kundenkreis.quality.suites import (
     marts_customers,
+    marts_levels,
     marts_lifecycle,
     marts_orders,
     marts_scores,
@@ -95,8 +96,24 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "is_contactable",
         "not_contactable_because",
     ),
-    "customer_360": ("customer_id", "stage", "is_contactable", "frequency", "rfm_code"),
-    "kpi_daily": ("day", "churn_rate", "churn_alarm"),
+    "customer_360": (
+        "customer_id",
+        "as_of_date",
+        "stage",
+        "is_contactable",
+        "frequency",
+        "rfm_code",
+    ),
+    "kpi_daily": (
+        "day",
+        *(f"customers_{stage}" for stage in marts_lifecycle.STAGES),
+        "orders",
+        "revenue",
+        "churn_rate",
+        "churn_alarm",
+    ),
+    "history_stage_changes": ("as_of_date", "customer_id", "from_stage", "to_stage"),
+    "history_kpi_daily": ("as_of_date", "orders", "revenue"),
 }
 
 
@@ -117,13 +134,16 @@ def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
         "segment_members": marts_segments.segment_members,
         "customer_360": marts_segments.customer_360,
         "kpi_daily": marts_lifecycle.kpi_daily,
+        "history_stage_changes": marts_lifecycle.stage_changes,
+        "history_kpi_daily": marts_lifecycle.kpi_history,
     }
     found = [_catalogue(facts)]
     for table, build in builders.items():
         if facts.exists(facts.schema, table):
             expectations = [_columns(table, facts), *build(settings, facts)]
             found.append(TableSuite(facts.schema, table, tuple(expectations)))
-    return found
+    found.append(marts_levels.levels(facts))
+    return [suite for suite in found if suite.expectations]
 
 
 def _catalogue(facts: MartsFacts) -> TableSuite:
@@ -155,8 +175,35 @@ def _catalogue(facts: MartsFacts) -> TableSuite:
                     f"from ({missing}) as t",
                 )
             ),
+            expect_no_rows(
+                Check(
+                    id="marts.not_published",
+                    table=facts.schema,
+                    severity="critical",
+                    description="The marts under check are not the ones that readers see.",
+                    limit="another schema than the views of marts read",
+                    action="The build went into the wrong colour, and readers may have seen half "
+                    "of it. Run the night again: it builds the other colour and publishes it.",
+                    find_rows=_views_on(facts.schema),
+                )
+            ),
         ),
     )
+
+
+def _views_on(schema: str) -> str:
+    """SQL for the views of ``marts`` that read a schema."""
+    return f"""
+        select distinct view.relname as view_name
+        from pg_depend as dependency
+        inner join pg_rewrite as rewrite on rewrite.oid = dependency.objid
+        inner join pg_class as view on view.oid = rewrite.ev_class
+        inner join pg_class as target on target.oid = dependency.refobjid
+        where dependency.classid = 'pg_rewrite'::regclass
+            and dependency.refclassid = 'pg_class'::regclass
+            and view.relnamespace = to_regnamespace('marts')
+            and target.relnamespace = to_regnamespace({literal(schema)})
+    """
 
 
 def _columns(table: str, facts: MartsFacts) -> Any:

@@ -55,6 +55,26 @@ def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Records: each belongs to one customer, and none got lost."""
     yield key("customer_source_ids", facts, "source", "source_record_type", "source_id")
     yield from no_orphans("customer_source_ids", facts, "source, source_record_type, source_id")
+    if facts.exists("history", "customer_ids"):
+        yield rule(
+            "customer_source_ids",
+            "ids_kept",
+            "A customer whose records were known before has an id that one of them had.",
+            f"""
+                select record.customer_id
+                from {facts.schema}.customer_source_ids as record
+                inner join history.customer_ids as assigned
+                    on assigned.source = record.source
+                    and assigned.source_record_type = record.source_record_type
+                    and assigned.source_id = record.source_id
+                    and assigned.assigned_on <= date '{facts.as_of_date}'
+                group by record.customer_id
+                having not bool_or(assigned.customer_id = record.customer_id)
+            """,
+            limit="nobody renumbered",
+            action="Audiences, holdouts and history hang on these ids. Look at the model "
+            "int_customer_identities with these customers, and at history.customer_ids. " + REBUILD,
+        )
     people = _raw_people(settings, facts)
     if people:
         missing = f"""

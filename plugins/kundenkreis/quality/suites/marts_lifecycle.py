@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
-from kundenkreis.quality.suites.common import Check, expect, literals
-from kundenkreis.quality.suites.rules import (
-    MODELS,
-    REBUILD,
-    no_orphans,
-    rule,
-)
+from kundenkreis.quality.suites.common import Check, expect, literal, literals
+from kundenkreis.quality.suites.rules import MODELS, REBUILD, key, no_orphans, revenue, rule
 from kundenkreis.settings import Settings
 
 STAGES = (
@@ -156,3 +152,103 @@ def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         "usual for the shop.",
         measure=f"select 'churn_rate ' || churn_rate from ({alarmed}) as t",
     )
+    yield _rule_of_night("kpi_daily", "day", facts)
+    if facts.exists(facts.schema, "lifecycle_intervals"):
+        shown = ", ".join(f"({literal(stage)}, customers_{stage})" for stage in STAGES)
+        yield rule(
+            "kpi_daily",
+            "stages_reconcile",
+            "The customers per stage of the as-of day are those of the intervals.",
+            f"""
+                select counted.stage, counted.customers, open_now.customers as intervals
+                from (
+                    select shown.stage, shown.customers
+                    from {table}
+                    cross join lateral (values {shown}) as shown (stage, customers)
+                    where day = date '{facts.as_of_date}'
+                ) as counted
+                full outer join (
+                    select stage, count(*) as customers
+                    from {facts.schema}.lifecycle_intervals where valid_to is null group by stage
+                ) as open_now on open_now.stage = counted.stage
+                where coalesce(counted.customers, 0) <> coalesce(open_now.customers, 0)
+            """,
+            limit="no stage with another number",
+        )
+    if facts.exists(facts.schema, "orders"):
+        yield rule(
+            "kpi_daily",
+            "reconciles_with_orders",
+            "The orders and the revenue of all days are those of the orders that count.",
+            f"""
+                select shown.orders, counted.orders as orders_found
+                from (
+                    select coalesce(sum(orders), 0) as orders,
+                        coalesce(sum(revenue), 0) as revenue
+                    from {table}
+                ) as shown
+                cross join (
+                    select count(*) as orders, coalesce(sum({revenue(settings)}), 0) as revenue
+                    from {facts.schema}.orders where is_counted
+                ) as counted
+                where shown.orders <> counted.orders
+                    or abs(shown.revenue - counted.revenue) > {limits.RECONCILIATION_TOLERANCE}
+            """,
+            limit="no difference",
+        )
+
+
+def _rule_of_night(table: str, column: str, facts: MartsFacts) -> Any:
+    """The mart has its one row of the as-of day."""
+    return rule(
+        table,
+        "of_this_night",
+        "The as-of day has its row.",
+        f"""
+            select found.days from (
+                select count(*) as days from {facts.schema}.{table}
+                where {column} = date '{facts.as_of_date}'
+            ) as found
+            where found.days <> 1
+                and exists (select 1 from {facts.schema}.lifecycle_intervals)
+        """,
+        limit="one row of the as-of day",
+    )
+
+
+def kpi_history(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """What this night adds to history.kpi_daily."""
+    if facts.exists(facts.schema, "lifecycle_intervals"):
+        yield _rule_of_night("history_kpi_daily", "as_of_date", facts)
+
+
+def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The changes of stage that this night adds to history."""
+    schema = facts.schema
+    yield key("history_stage_changes", facts, "customer_id")
+    if facts.exists("history", "stage_changes") and facts.exists(schema, "lifecycle_intervals"):
+        yield rule(
+            "history_stage_changes",
+            "add_up",
+            "What earlier nights recorded and this night's changes give the stages of now.",
+            f"""
+                select coalesce(recorded.customer_id, open_now.customer_id) as customer_id
+                from (
+                    select distinct on (customer_id) customer_id, to_stage
+                    from (
+                        select customer_id, to_stage, as_of_date from history.stage_changes
+                        where as_of_date < date '{facts.as_of_date}'
+                        union all
+                        select customer_id, to_stage, as_of_date
+                        from {schema}.history_stage_changes
+                    ) as every_change
+                    order by customer_id, as_of_date desc
+                ) as recorded
+                full outer join (
+                    select customer_id, stage from {schema}.lifecycle_intervals
+                    where valid_to is null
+                ) as open_now on open_now.customer_id = recorded.customer_id
+                where recorded.to_stage is distinct from open_now.stage
+            """,
+            limit="no customer whose recorded stage is another",
+        )

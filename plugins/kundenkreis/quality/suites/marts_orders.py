@@ -7,7 +7,7 @@ from typing import Any
 
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
-from kundenkreis.quality.suites.common import literal
+from kundenkreis.quality.suites.common import literal, percent
 from kundenkreis.quality.suites.rules import (
     REBUILD,
     as_of_end,
@@ -54,6 +54,7 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         "where revenue_after_refunds > revenue_before_refunds",
     )
     yield from _orders_reconcile(settings, facts)
+    yield from _mostly_priced(settings, facts)
 
 
 def _orders_reconcile(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -125,11 +126,59 @@ def _orders_reconcile(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
+def _mostly_priced(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """Orders without a price go to quarantine one by one; a feed of them stops the night."""
+    landed = _landed_orders(settings, facts)
+    if not landed:
+        return
+    recent = f"""
+        from ({landed}) as recent
+        where ordered_at >= timestamptz '{facts.as_of_date} 00:00:00 UTC'
+            - interval '{limits.UNPRICED_DAYS} days'
+    """
+    unpriced = "own_revenue is null or rate is null"
+    yield rule(
+        "orders",
+        "mostly_priced",
+        "Nearly all recent orders can be priced in the reporting currency.",
+        f"""
+            select source, count(*) as orders, count(*) filter (where {unpriced}) as unpriced
+            {recent}
+            group by source
+            having count(*) filter (where {unpriced})
+                > greatest({limits.UNPRICED_SHARE} * count(*), {limits.LEAST_MEANINGFUL_COUNT})
+        """,
+        limit=f"at most {percent(limits.UNPRICED_SHARE)} of the orders of "
+        f"{limits.UNPRICED_DAYS} days in quarantine for want of an amount or a rate",
+        action="Read the reasons in quarantine.rejected_records. Add the currency to "
+        "exchange_rates in model.yml, or correct the mapping of currency and amount.",
+        measure=f"""
+            select string_agg(source || ' ' || unpriced || ' of ' || orders, ', ')
+            from (
+                select source, count(*) as orders, count(*) filter (where {unpriced}) as unpriced
+                {recent} group by source
+            ) as counted
+            where unpriced > 0
+        """,
+    )
+
+
 def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
     """SQL for the raw orders that can be dated and priced: source, order_id, revenue.
 
     Revenue is in the reporting currency and before refunds (design section 4, Orders).
     """
+    landed = _landed_orders(settings, facts)
+    if not landed:
+        return ""
+    return f"""
+        select source, order_id, own_revenue * rate as revenue from ({landed}) as priced
+        where own_revenue is not null and rate is not null
+    """
+
+
+def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
+    """SQL for the raw orders of the as-of date: source, order_id, own_revenue, rate, ordered_at."""
     model = settings.model
     queries = []
     if facts.exists("raw_woocommerce", "orders", "id", "total", "total_tax", "exchange_rate"):
@@ -179,11 +228,7 @@ def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
         f"when exchange_rate > 0 then exchange_rate{rates} end"
     )
     return f"""
-        select source, order_id, own_revenue * rate as revenue
-        from (
-            select source, order_id, own_revenue, {rate} as rate
-            from ({" union all ".join(queries)}) as landed
-            where ordered_at < {as_of_end(settings, facts)}
-        ) as priced
-        where own_revenue is not null and rate is not null
+        select source, order_id, own_revenue, {rate} as rate, ordered_at
+        from ({" union all ".join(queries)}) as landed
+        where ordered_at < {as_of_end(settings, facts)}
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
-from kundenkreis.quality.suites.common import literal, literals
+from kundenkreis.quality.suites.common import literal, literals, percent
 from kundenkreis.quality.suites.rules import (
     REBUILD,
     comparable,
@@ -96,6 +96,46 @@ def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 )
             """,
         )
+    yield rule(
+        "customer_360",
+        "of_this_night",
+        "Every row is as of the date that is computed.",
+        f"select customer_id, as_of_date from {wide} "
+        f"where as_of_date is distinct from date '{facts.as_of_date}'",
+        limit=f"as_of_date {facts.as_of_date}",
+    )
+    yield from _few_change_stage(facts)
+
+
+def _few_change_stage(facts: MartsFacts) -> Iterator[Any]:
+    """Whom the last publication knew is mostly where it left them, unless the rules changed."""
+    before = facts.published_as_of
+    if before is None or not facts.is_newer or not facts.exists("marts", "customer_360", "stage"):
+        return
+    if (facts.as_of_date - before).days > limits.STAGE_CHANGES_WITHIN_DAYS:
+        return
+    both = f"""
+        from marts.customer_360 as published
+        inner join {facts.schema}.customer_360 as wide
+            on wide.customer_id = published.customer_id
+    """
+    moved = "wide.stage is distinct from published.stage"
+    yield rule(
+        "customer_360",
+        "few_change_stage",
+        "Few of the customers whom the last publication knew have changed their stage.",
+        f"""
+            select count(*) as customers, count(*) filter (where {moved}) as moved {both}
+            having count(*) >= {limits.MARTS_FEWEST}
+                and count(*) filter (where {moved}) > {limits.STAGE_CHANGES_SHARE} * count(*)
+        """,
+        severity="critical" if facts.same_rules else "warning",
+        limit=f"at most {percent(limits.STAGE_CHANGES_SHARE)} since {before}",
+        action="So many do not order, or stop ordering, in a few days. Look at the models "
+        "int_order_days and int_lifecycle_schedule, and at what was landed. After a change of "
+        "model.yml this is a warning.",
+        measure=f"select count(*) filter (where {moved}) || ' of ' || count(*) {both}",
+    )
 
 
 def segment_members(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -272,6 +312,7 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         measure="select string_agg(segment || ': ' || held_out || ' of ' || members, ', ') "
         f"from ({shifted}) as t",
     )
+    yield from _no_holdout_delivered(facts)
     if comparable(facts):
         yield rule(
             "segment_members",
@@ -291,6 +332,34 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             action="Comparisons with the holdout lose their meaning. Expected after holdout_salt "
             "or a holdout_percent was changed.",
         )
+
+
+def _no_holdout_delivered(facts: MartsFacts) -> Iterator[Any]:
+    """What the last publication sent; the plan of this one is tested before it is sent."""
+    if not comparable(facts) or not facts.exists("activation", "ledger"):
+        return
+    yield rule(
+        "segment_members",
+        "no_holdout_delivered",
+        "Nobody who is held out of a segment was sent it from the last publication.",
+        """
+            select attempt.destination, attempt.segment, attempt.customer_id, attempt.attempt_id
+            from activation.ledger as attempt
+            inner join marts.segment_members as published
+                on published.segment = attempt.segment
+                and published.customer_id = attempt.customer_id
+            where published.is_holdout
+                and attempt.operation = 'add'
+                and attempt.state in ('intended', 'sent', 'confirmed', 'unknown')
+                and attempt.publication_id = (
+                    select max(publication_id) from history.publications
+                )
+        """,
+        severity="warning",
+        limit="no attempt to add a held-out member",
+        action="Comparisons with the holdout lose their meaning. Look at the model desired_members "
+        "with these rows; the next plan takes these members out again.",
+    )
 
 
 def _size_drift(settings: Settings, facts: MartsFacts) -> Iterator[Any]:

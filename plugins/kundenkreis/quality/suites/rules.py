@@ -25,6 +25,8 @@ MODELS: Mapping[str, str] = {
     "segment_members": "segment_members",
     "customer_360": "customer_360",
     "kpi_daily": "kpi_daily",
+    "history_stage_changes": "history_stage_changes",
+    "history_kpi_daily": "history_kpi_daily",
 }
 REBUILD = "Then run the night again: it builds this schema afresh."
 
@@ -127,3 +129,9 @@ def as_of_end(settings: Settings, facts: MartsFacts) -> str:
     """The end of the as-of day as an SQL literal."""
     end = end_of_day(facts.as_of_date, settings.model.business_timezone)
     return f"timestamptz '{end.isoformat(sep=' ')}'"
+
+
+def revenue(settings: Settings) -> str:
+    """The column of orders with the revenue that counts (design: Orders under one policy)."""
+    is_net = settings.model.refund_policy == "net"
+    return "revenue_after_refunds" if is_net else "revenue_before_refunds"

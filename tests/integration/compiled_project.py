@@ -1,0 +1,153 @@
+"""Night after night without dbt: its compiled SQL, with another as-of date put in.
+
+dbt needs seconds to find out what to run; what it then runs on a small shop takes milliseconds. So
+dbt builds one night, in full, and the statements it ran are run again for other nights. Whether
+that gives the same tables as dbt gives is tested beside the nights that stand upon it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from kundenkreis.predictions import predict
+from kundenkreis.warehouse.dbt import run_dbt
+from kundenkreis.warehouse.publish import intermediate_schema
+
+# A day and a year that occur in no model.
+SENTINEL = date(2087, 7, 17)
+_COMPILED_SCHEMA = "marts_blue"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One model: where it goes and the query that makes it."""
+
+    schema: str
+    name: str
+    is_view: bool
+    after_predict: bool
+    query: str
+
+
+class CompiledProject:
+    """The models that some marts stand upon, in the order in which they are built."""
+
+    def __init__(self, statements: Iterable[Statement]) -> None:
+        self._statements = tuple(statements)
+
+    def build(self, connection: psycopg.Connection, as_of: date, schema: str) -> None:
+        """Build the marts of a night in full, the predictions included."""
+        # Unplanned tables of a few rows are compiled and parallelised for longer than they run.
+        connection.execute("set jit = off; set max_parallel_workers_per_gather = 0")
+        is_first = self._create_schemas(connection, schema)
+        predicted = False
+        for statement in self._statements:
+            if statement.after_predict and not predicted:
+                predict(
+                    connection,
+                    as_of,
+                    lambda line: None,
+                    intermediate_schema=intermediate_schema(schema),
+                )
+                predicted = True
+            target = f"{self._of(statement.schema, as_of, schema)}.{statement.name}"
+            query = self._of(statement.query, as_of, schema)
+            if statement.is_view:
+                sql = f"create or replace view {target} as {query}"
+            elif is_first:
+                sql = f"create table {target} as {query}"
+            else:  # tables that are there are filled in a fraction of the time
+                sql = f"delete from {target}; insert into {target} {query}"
+            connection.execute(sql.encode())
+
+    @staticmethod
+    def _create_schemas(connection: psycopg.Connection, schema: str) -> bool:
+        folders = (schema, intermediate_schema(schema))
+        row = connection.execute("select to_regnamespace(%s) is null", (schema,)).fetchone()
+        if row == (True,):
+            for folder in folders:
+                connection.execute(f"create schema {folder}")
+        return row == (True,)
+
+    @staticmethod
+    def _of(text: str, as_of: date, schema: str) -> str:
+        """A text of the compiled night as it is for another night and colour."""
+        sql = text.replace(SENTINEL.isoformat(), as_of.isoformat())
+        sql = re.sub(rf"\b{SENTINEL.year}\b", str(as_of.year), sql)
+        sql = re.sub(rf"\b{SENTINEL.year + 1}\b", str(as_of.year + 1), sql)
+        colour = schema.removeprefix("marts_")
+        return sql.replace("marts_blue", schema).replace(
+            "intermediate_blue", f"intermediate_{colour}"
+        )
+
+
+def compile_project(
+    dsn: str, variables: dict[str, Any], folder: Path, marts: Iterable[str]
+) -> CompiledProject:
+    """Let dbt build a night of the (empty) raw tables, and keep what it ran for these marts.
+
+    Staging views, seeds and functions stay in the warehouse; clone it for each shop.
+    """
+    run_dbt(
+        "build",
+        [
+            *("--select", "tag:transform", "tag:segment"),
+            *("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"),
+        ],
+        dsn=dsn,
+        variables={
+            **variables,
+            "as_of_date": SENTINEL.isoformat(),
+            "marts_schema": _COMPILED_SCHEMA,
+        },
+        progress=lambda line: None,
+    )
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return CompiledProject(_statements(manifest, set(marts)))
+
+
+def _statements(manifest: dict[str, Any], marts: set[str]) -> Iterable[Statement]:
+    nodes = {
+        key: node
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] == "model"
+        and node["config"]["materialized"] != "ephemeral"
+        and node["schema"] != "staging"
+    }
+    parents = {key: manifest["parent_map"][key] for key in manifest["nodes"]}
+    wanted: list[str] = []
+
+    def visit(key: str) -> None:
+        if key in wanted or key not in parents:
+            return
+        for parent in parents[key]:
+            visit(parent)
+        wanted.append(key)
+
+    for key, node in nodes.items():
+        if node["name"] in marts:
+            visit(key)
+    after = set()
+    for key in wanted:
+        if any("source.kundenkreis.predictions" in p or p in after for p in parents[key]):
+            after.add(key)
+    # What does not stand on the predictions is built before them.
+    ordered = [k for k in wanted if k not in after] + [k for k in wanted if k in after]
+    for key in ordered:
+        if key in nodes:
+            node = nodes[key]
+            yield Statement(
+                node["schema"],
+                node["name"],
+                node["config"]["materialized"] == "view",
+                key in after,
+                node["compiled_code"],
+            )

@@ -1,0 +1,176 @@
+"""Two hundred nights of shops with which nothing is wrong: no gate stops one of them.
+
+The marts of every night are really built, from the project's own compiled SQL, checked and
+published; only Great Expectations is left out (see `direct_evaluation`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from kundenkreis.quality import run_gate
+from kundenkreis.quality.suites.marts import REQUIRED_COLUMNS
+from kundenkreis.settings import Settings, home, load_settings
+from kundenkreis.warehouse import publish
+from tests.integration import direct_evaluation
+from tests.integration.compiled_project import CompiledProject, compile_project
+from tests.integration.dbt_support import create_raw_tables
+from tests.integration.generated_shop import Shop, Trade, nights
+
+pytestmark = pytest.mark.integration
+
+NIGHTS = int(os.environ.get("KUNDENKREIS_TEST_CLEAN_NIGHTS", "50"))  # of each of the shops
+SEED = int(os.environ.get("KUNDENKREIS_TEST_SEED", "1"))
+
+_SOURCES = """
+woocommerce: {quiet_days: [2026-04-06, 12-25, 12-26]}
+hubspot: {}
+files:
+  datasets:
+    - name: till
+      entity: orders
+      path: till.csv
+      quiet_days: [2026-04-06]
+      columns:
+        {order_key: Receipt, ordered_at: Date, status: S, currency: C, total_amount: Total}
+    - name: desk
+      entity: consent_events
+      path: desk.csv
+      columns: {email: Email, evidence: Evidence}
+"""
+
+
+def _closed_on_sundays(day: date) -> float:
+    if day.weekday() == 6 or day == date(2026, 4, 6):
+        return 0.0
+    return 30.0 if day.weekday() < 5 else 12.0
+
+
+def _growing(day: date) -> float:
+    return 8.0 * math.exp((day - date(2026, 6, 1)).days / 35)
+
+
+def _after_christmas(day: date) -> float:
+    """Twice as much towards Christmas, little between the years, and slow in January."""
+    if day.month == 12 and day.day >= 24:
+        return 3.0 if day.day < 27 else 9.0
+    peak = math.exp(-(((day - date(2025, 12, 12)).days / 14) ** 2))
+    return (16.0 if day.month > 6 else 10.0) * (1 + 1.5 * peak)
+
+
+SHOPS = {
+    "closed on Sundays and on a holiday": Trade(SEED, date(2026, 2, 18), _closed_on_sundays),
+    "growing fast": Trade(SEED + 100, date(2026, 6, 1), _growing),
+    "seasonal, with a sale": Trade(
+        SEED + 200, date(2025, 11, 15), _after_christmas, sales=((date(2025, 11, 28), 6.0),)
+    ),
+    "small, with an import of contacts": Trade(
+        SEED + 300, date(2026, 8, 1), lambda day: 1.5, imports=((date(2026, 8, 20), 250),)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "sources.yml").write_text(_SOURCES)
+    (folder / "destinations.yml").write_text("listmonk: {}\nmailchimp: {}\n")
+    (folder / "model.yml").write_text("exchange_rates: {USD: 0.9}\n")
+    (folder / "segments.yml").write_text(
+        (Path(__file__).parents[2] / "config" / "segments.yml").read_text()
+    )
+    return load_settings(folder)
+
+
+@pytest.fixture(scope="module")
+def project(module_warehouse_dsn: str, settings: Settings) -> CompiledProject:
+    """The models, compiled in a warehouse that each shop's is cloned from."""
+    create_raw_tables(module_warehouse_dsn, "files", "hubspot", "woocommerce")
+    target = home() / "dbt" / "target_marts_blue"
+    return compile_project(module_warehouse_dsn, settings.dbt_vars(), target, REQUIRED_COLUMNS)
+
+
+@pytest.fixture
+def warehouse(postgres: Any, project: CompiledProject, module_warehouse_dsn: str) -> Iterator[str]:
+    """A clone of the warehouse with staging, seeds and functions."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    template = conninfo_to_dict(module_warehouse_dsn)["dbname"]
+    name = f"{template}_shop"
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f'create database "{name}" template "{template}"'.encode())
+    with psycopg.connect(postgres.dsn(name), autocommit=True) as connection:
+        for colour in ("blue", "green"):
+            connection.execute(
+                f"drop schema if exists marts_{colour}, intermediate_{colour} cascade".encode()
+            )
+            connection.execute(
+                "insert into operations.build_state values (%s, '2026-01-01', null, '{}', 'rules',"
+                " 'run')",
+                (f"marts_{colour}",),
+            )
+    yield postgres.dsn(name)
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f'drop database "{name}" with (force)'.encode())
+
+
+@pytest.mark.parametrize("name", sorted(SHOPS))
+def test_no_clean_night_is_stopped(
+    name: str,
+    settings: Settings,
+    project: CompiledProject,
+    warehouse: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    direct_evaluation.use_in_gates(monkeypatch)
+    shop = Shop(SHOPS[name])
+    shop.open(warehouse)
+    said: list[str] = []
+    with psycopg.connect(warehouse, autocommit=True) as connection:
+        for day in nights(shop.trade, NIGHTS):
+            run_id = f"night of {day}"
+            shop.live(warehouse, day, run_id)
+            schema = publish.begin_build(warehouse, run_id, day, is_backfill=False)
+            # A gate that stops the night raises.
+            run_gate("landing", settings, warehouse, run_id, day, None, said.append)
+            project.build(connection, day, schema)
+            run_gate("marts", settings, warehouse, run_id, day, schema, said.append)
+            publish.publish(warehouse, run_id, day, schema, {})
+        checked = connection.execute(
+            "select count(distinct run_id), count(*) filter (where raised),"
+            " count(*) filter (where severity = 'critical' and not success),"
+            " count(distinct expectation_id) from quality.gate_results"
+        ).fetchone()
+        counts = connection.execute(
+            "select (select count(*) from marts.customer_360), (select count(*) from marts.orders),"
+            " (select count(*) from marts.segment_members where is_contactable),"
+            " (select count(*) from history.publications)"
+        ).fetchone()
+    assert checked is not None
+    assert checked[:3] == (NIGHTS, 0, 0)
+    assert checked[3] > 150
+    assert counts is not None
+    assert min(counts) >= NIGHTS, counts
+    # Warnings are to be rare, or nobody reads them.
+    warned = Counter(line for line in said if ": warning: " in line)
+    assert sum(warned.values()) <= 2 * NIGHTS, warned.most_common(10)
+
+
+def test_the_shops_are_what_they_say() -> None:
+    """Sundays are empty, growth is growth and the sale is one; else the nights prove little."""
+    assert _closed_on_sundays(date(2026, 3, 1)) == 0
+    assert _growing(date(2026, 7, 20)) > 3 * _growing(date(2026, 6, 1))
+    assert _after_christmas(date(2025, 12, 12)) > 3 * _after_christmas(date(2025, 12, 28))
+    for trade in SHOPS.values():
+        special = [day for day, _ in (*trade.sales, *trade.imports)]
+        last = trade.first_night + timedelta(days=49)
+        assert all(trade.first_night < day < last for day in special)
