@@ -15,7 +15,13 @@ from rich.console import Console
 
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines
-from kundenkreis.terminal import NightWatch, detached_console, print_night, print_plan
+from kundenkreis.terminal import (
+    NightWatch,
+    detached_console,
+    print_gate_trend,
+    print_night,
+    print_plan,
+)
 
 app = typer.Typer(
     help="Customer lifecycle segments, built nightly and kept in step with your email tools.",
@@ -103,6 +109,35 @@ def status(as_json: AsJson = False) -> None:
         console.print("No night has run yet. `kundenkreis run` runs one.")
     else:
         print_night(console, report)
+
+
+@app.command()
+def gates(
+    expectation: Annotated[
+        str | None,
+        typer.Argument(help="Its id, as in docs/gates.md: shows it run by run.", metavar="[ID]"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which expectations of the gates were not met in their last 14 runs, and since when."""
+    from kundenkreis.status import gate_trend
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    rows = gate_trend(dsn, expectation)
+    if expectation is not None and not rows:
+        raise KundenkreisError(
+            f"No run has checked '{expectation}'. docs/gates.md has the ids; they begin with "
+            "landing. or marts."
+        )
+    if as_json:
+        _print_json(rows)
+    elif not rows:
+        console.print("Every expectation was met in its last 14 runs.")
+    else:
+        print_gate_trend(console, rows, of_one=expectation is not None)
 
 
 @app.command()

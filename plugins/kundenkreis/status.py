@@ -49,6 +49,34 @@ def status(dsn: str) -> dict[str, Any]:
     return {**night_report(dsn, run_id, as_of_date), "tasks": tasks}
 
 
+def gate_trend(dsn: str, expectation_id: str | None) -> Rows:
+    """How the expectations do, from ``quality.gate_trend``; no personal data.
+
+    Args:
+        expectation_id: all runs of this one, newest first. None: the last run of each that was
+            not met in one of its last 14 runs, those that fail now first.
+    """
+    columns = (
+        "expectation_id, table_name, severity, as_of_date::text as as_of_date, run_id, success, "
+        "raised, observed, expected, measured::float8 as measured, "
+        "measured_usually::float8 as measured_usually, failures, runs, "
+        "last_met_on::text as last_met_on"
+    )
+    with connect(dsn) as connection:
+        if expectation_id is None:
+            return _rows(
+                connection,
+                f"select {columns} from quality.gate_trend where is_newest and failures > 0 "
+                "order by success, severity <> 'critical', failures desc, expectation_id",
+            )
+        return _rows(
+            connection,
+            f"select {columns} from quality.gate_trend where expectation_id = %s "
+            "order by recorded_at desc, run_id",
+            expectation_id,
+        )
+
+
 def _publication(connection: psycopg.Connection) -> dict[str, Any] | None:
     rows = _rows(
         connection,

@@ -128,6 +128,28 @@ def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -
             console.print(f"  suppressed: {why}", highlight=False)
 
 
+def print_gate_trend(console: Console, rows: list[dict[str, Any]], of_one: bool) -> None:
+    """Print expectations with how they did lately, or one expectation run by run."""
+    first = "as of" if of_one else "expectation"
+    title = rows[0]["expectation_id"] if of_one else None
+    table = _table(first, "severity", "met", "observed", "allowed", "failures", title=title)
+    for row in rows:
+        name = row["as_of_date"] if of_one else row["expectation_id"]
+        observed = row["observed"]
+        if row["measured"] is not None and row["measured_usually"] is not None:
+            observed += f" (usually {row['measured_usually']:,.4g})"
+        met = "[green]yes[/]" if row["success"] else f"[red]no[/], met {row['last_met_on'] or '-'}"
+        table.add_row(
+            escape(name),
+            row["severity"],
+            met,
+            escape(observed),
+            escape(row["expected"]),
+            f"{row['failures']} of {row['runs']}",
+        )
+    console.print(table)
+
+
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(
         title=title,

@@ -149,5 +149,6 @@ def _statements(manifest: dict[str, Any], marts: set[str]) -> Iterable[Statement
                 node["name"],
                 node["config"]["materialized"] == "view",
                 key in after,
-                node["compiled_code"],
+                # Clones of the warehouse have other names.
+                node["compiled_code"].replace(f'"{node["database"]}".', ""),
             )

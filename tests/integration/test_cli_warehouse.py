@@ -148,6 +148,47 @@ def test_status_after_a_night(call: Call, warehouse_dsn: str) -> None:
         assert expected in text
 
 
+def test_gates_shows_what_fails_and_what_failed_lately(call: Call, warehouse_dsn: str) -> None:
+    assert "Every expectation was met" in call("gates")[1]
+    with psycopg.connect(warehouse_dsn) as connection:
+        for number, (rule, success, value) in enumerate(
+            [
+                ("always", True, 0),
+                ("now", True, 0),
+                ("before", False, 3),
+                ("always", True, 0),
+                ("now", False, 7),
+                ("before", True, 0),
+            ]
+        ):
+            connection.execute(
+                "insert into quality.gate_results (run_id, gate, as_of_date, table_name, "
+                "expectation, expectation_id, severity, success, raised, observed, expected, "
+                "measured, recorded_at) values (%s, 'marts', %s, 'orders', 'rows', %s, 'critical', "
+                "%s, false, %s, 'no row', %s, timestamptz '2026-02-01' + %s * interval '1 day')",
+                (
+                    f"run {number // 3}",
+                    f"2026-01-3{number // 3}",
+                    f"marts.orders.{rule}",
+                    success,
+                    f"{value} rows",
+                    value,
+                    number // 3,
+                ),
+            )
+    rows = json.loads(call("gates", "--json")[1])
+    found = [(row["expectation_id"], row["success"], row["failures"], row["runs"]) for row in rows]
+    assert found == [("marts.orders.now", False, 1, 2), ("marts.orders.before", True, 1, 2)]
+    assert rows[0]["last_met_on"] == "2026-01-30"
+    assert (rows[0]["measured"], rows[0]["measured_usually"]) == (7, 0)
+    text = call("gates", "marts.orders.now")[1]
+    assert "2026-01-31" in text
+    assert "2026-01-30" in text
+    code, _, errors = call("gates", "marts.orders.nothing")
+    assert code == 1
+    assert "No run has checked 'marts.orders.nothing'" in errors
+
+
 def test_plan_of_a_publication_that_was_not_planned_yet(call: Call, warehouse_dsn: str) -> None:
     publication_id = _publish(warehouse_dsn)
     code, output, errors = call("plan", "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from tests.night.conftest import FIRST_NIGHT, Household
@@ -49,3 +50,34 @@ def test_failed_nights_say_why_and_the_next_one_ends_right(
     assert home.rows("select count(*) from activation.delivered_state where in_doubt") == [(0,)]
     open_attempts = "select count(*) from activation.ledger where state in ('intended', 'sent')"
     assert home.rows(open_attempts) == [(0,)]
+
+    _stopped_by_gates(home)
+
+
+def _stopped_by_gates(home: Household) -> None:
+    """A whole night over damaged data ends at its gate; readers and mailboxes notice nothing."""
+    publications = home.rows("select publication_id from history.publications")
+    published, calls = home.published(), len(home.write_calls())
+    for damage, task, expectation in (
+        # The sources read only what changed, so these rows do not come back by themselves.
+        (
+            "update raw_woocommerce.orders set total = total * 100",
+            "gate_marts",
+            "marts.orders.revenue_reconciles_with_raw",
+        ),
+        (
+            "delete from raw_woocommerce.customers where id % 2 = 0",
+            "gate_landing",
+            "landing.raw_woocommerce.customers.volume",
+        ),
+    ):
+        with psycopg.connect(home.dsn) as connection:
+            connection.execute(damage.encode())
+        stopped = home.run(FIRST_NIGHT)
+        assert stopped.returncode == 1
+        assert f"{task} failed: GateFailure" in stopped.stderr
+        assert expectation in stopped.stderr
+        assert "@" not in stopped.stdout + stopped.stderr
+        assert home.rows("select publication_id from history.publications") == publications
+        assert home.published() == published
+        assert len(home.write_calls()) == calls

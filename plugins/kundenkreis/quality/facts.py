@@ -15,7 +15,7 @@ from kundenkreis.quality import limits, measures
 from kundenkreis.quality.bounds import History
 from kundenkreis.quality.suites.landed import feeds
 from kundenkreis.settings import Settings
-from kundenkreis.warehouse.publish import Publication, current_publication, live_schema
+from kundenkreis.warehouse.publish import Publication, current_publication
 
 Columns = Mapping[tuple[str, str], frozenset[str]]
 
@@ -82,7 +82,6 @@ class MartsFacts:
         columns: per (schema, table) that exists, its columns; views of ``marts`` included.
         is_newer: whether D is not before the date of the current publication, or there is none.
         published_as_of: the date of the current publication.
-        published_schema: the schema that the views of ``marts`` read.
         same_rules: whether the published marts were built by the same models and configuration.
         run_id: the run that is checked.
         measured: what this run measured, by mart and measure (`kundenkreis.quality.measures`).
@@ -94,7 +93,6 @@ class MartsFacts:
     columns: Columns
     is_newer: bool = True
     published_as_of: date | None = None
-    published_schema: str | None = None
     same_rules: bool = False
     run_id: str = ""
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -150,7 +148,6 @@ def marts_facts(
         columns=columns,
         is_newer=published is None or published.as_of_date <= as_of_date,
         published_as_of=published.as_of_date if published else None,
-        published_schema=live_schema(connection),
         same_rules=_same_rules(connection, schema, published),
         run_id=run_id,
         measured=measured,
