@@ -12,19 +12,26 @@ import psycopg
 
 from kundenkreis.errors import GateFailure
 from kundenkreis.quality import checkpoint, run_gate
+from kundenkreis.quality import gate as gate_module
 from kundenkreis.settings import Settings, home
+from tests.integration import direct_evaluation
 from tests.integration.landing_fixture import AS_OF
 
 
 @dataclass(frozen=True)
 class GateRun:
-    """One run of a gate: its results by expectation id, and every text it wrote or said."""
+    """One run of a gate: its results by expectation id, and every text it wrote or said.
+
+    Attributes:
+        disagreements: where `direct_evaluation` comes to another verdict on the same tables.
+    """
 
     results: dict[str, dict[str, Any]]
     summary: dict[str, Any] | None
     failure: str | None
     said: list[str]
     stored: dict[str, str] = field(repr=False)
+    disagreements: list[tuple[Any, ...]]
 
     def failed(self, severity: str | None = None) -> set[str]:
         """Ids of the expectations that failed, of one severity or of any."""
@@ -58,7 +65,22 @@ def run(
         stored.update(_texts(Path(context.root_directory)))
         return build(context, docs_folder)
 
+    disagreements: list[tuple[Any, ...]] = []
+
+    def both(name: str, suites: Any, uri: str, docs_folder: Path) -> Any:
+        result = checkpoint.run_checkpoint(name, suites, uri, docs_folder)
+        direct = direct_evaluation.evaluate(name, suites, uri, docs_folder)
+        for one, other in zip(result.outcomes, direct.outcomes, strict=True):
+            verdicts = [
+                (found.success, found.raised, None if found.raised else found.measured)
+                for found in (one, other)
+            ]
+            if verdicts[0] != verdicts[1]:
+                disagreements.append((one.expectation_id, *verdicts))
+        return result
+
     monkeypatch.setattr(checkpoint, "_build_data_docs", spy)
+    monkeypatch.setattr(gate_module, "run_checkpoint", both)
     said: list[str] = []
     summary = failure = None
     try:
@@ -67,10 +89,11 @@ def run(
         failure = str(error)
     finally:
         monkeypatch.setattr(checkpoint, "_build_data_docs", build)
+        monkeypatch.setattr(gate_module, "run_checkpoint", checkpoint.run_checkpoint)
     assert "KUNDENKREIS_GATE_URL" not in os.environ
     safe = run_id.replace(":", "_").replace("+", "_")
     stored.update(_texts(home() / "data_docs" / safe / gate))
-    return GateRun(_results(dsn, run_id, gate), summary, failure, said, stored)
+    return GateRun(_results(dsn, run_id, gate), summary, failure, said, stored, disagreements)
 
 
 def _results(dsn: str, run_id: str, gate: str) -> dict[str, dict[str, Any]]:

@@ -47,7 +47,7 @@ class Trade:
     leads: float = 1.0
     imports: tuple[tuple[date, int], ...] = ()
     sales: tuple[tuple[date, float], ...] = ()
-    history_days: int = 60
+    history_days: int = 40
 
 
 class Shop:

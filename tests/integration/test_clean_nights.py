@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -52,19 +51,19 @@ files:
 def _closed_on_sundays(day: date) -> float:
     if day.weekday() == 6 or day == date(2026, 4, 6):
         return 0.0
-    return 30.0 if day.weekday() < 5 else 12.0
+    return 24.0 if day.weekday() < 5 else 10.0
 
 
 def _growing(day: date) -> float:
-    return 8.0 * math.exp((day - date(2026, 6, 1)).days / 35)
+    return 5.0 * math.exp((day - date(2026, 6, 1)).days / 30)
 
 
 def _after_christmas(day: date) -> float:
     """Twice as much towards Christmas, little between the years, and slow in January."""
     if day.month == 12 and day.day >= 24:
-        return 3.0 if day.day < 27 else 9.0
+        return 2.0 if day.day < 27 else 7.0
     peak = math.exp(-(((day - date(2025, 12, 12)).days / 14) ** 2))
-    return (16.0 if day.month > 6 else 10.0) * (1 + 1.5 * peak)
+    return (12.0 if day.month > 6 else 8.0) * (1 + 1.5 * peak)
 
 
 SHOPS = {
@@ -123,6 +122,10 @@ def warehouse(postgres: Any, project: CompiledProject, module_warehouse_dsn: str
         connection.execute(f'drop database "{name}" with (force)'.encode())
 
 
+def _silent(line: str) -> None:
+    """What a gate says while it runs; its results are looked at afterwards."""
+
+
 @pytest.mark.parametrize("name", sorted(SHOPS))
 def test_no_clean_night_is_stopped(
     name: str,
@@ -134,22 +137,29 @@ def test_no_clean_night_is_stopped(
     direct_evaluation.use_in_gates(monkeypatch)
     shop = Shop(SHOPS[name])
     shop.open(warehouse)
-    said: list[str] = []
     with psycopg.connect(warehouse, autocommit=True) as connection:
         for day in nights(shop.trade, NIGHTS):
             run_id = f"night of {day}"
             shop.live(warehouse, day, run_id)
             schema = publish.begin_build(warehouse, run_id, day, is_backfill=False)
             # A gate that stops the night raises.
-            run_gate("landing", settings, warehouse, run_id, day, None, said.append)
+            run_gate("landing", settings, warehouse, run_id, day, None, _silent)
             project.build(connection, day, schema)
-            run_gate("marts", settings, warehouse, run_id, day, schema, said.append)
+            run_gate("marts", settings, warehouse, run_id, day, schema, _silent)
             publish.publish(warehouse, run_id, day, schema, {})
         checked = connection.execute(
             "select count(distinct run_id), count(*) filter (where raised),"
             " count(*) filter (where severity = 'critical' and not success),"
             " count(distinct expectation_id) from quality.gate_results"
         ).fetchone()
+        # A young shop is told night after night what it cannot have yet; that is no alarm.
+        warned = connection.execute(
+            "select expectation_id, count(*), min(as_of_date::text || ': ' || observed)"
+            " from quality.gate_results where not success and expectation_id not in"
+            " ('marts.segment_members.required_columns',"
+            " 'marts.history_rfm_cutoffs.from_quantiles', 'marts.history_value_parameters.fitted')"
+            " group by expectation_id order by 2 desc"
+        ).fetchall()
         counts = connection.execute(
             "select (select count(*) from marts.customer_360), (select count(*) from marts.orders),"
             " (select count(*) from marts.segment_members where is_contactable),"
@@ -161,8 +171,7 @@ def test_no_clean_night_is_stopped(
     assert counts is not None
     assert min(counts) >= NIGHTS, counts
     # Warnings are to be rare, or nobody reads them.
-    warned = Counter(line for line in said if ": warning: " in line)
-    assert sum(warned.values()) <= 2 * NIGHTS, warned.most_common(10)
+    assert sum(count for _, count, _ in warned) <= NIGHTS / 5, warned
 
 
 def test_the_shops_are_what_they_say() -> None:

@@ -85,7 +85,7 @@ AT_LANDING = (
     _fault(
         "an import ran twice, under new ids",
         f"{LANDING}.orders.no_second_copy",
-        f"create temp table again as select * from {WOO}.orders limit 300",
+        f"create temp table again as select * from {WOO}.orders order by id desc limit 300",
         "update again set id = id + 1000000, _dlt_id = 'again' || id",
         f"insert into {WOO}.orders select * from again",
     ),

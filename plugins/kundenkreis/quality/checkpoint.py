@@ -263,7 +263,15 @@ def _measured(meta: Mapping[str, Any], result: Mapping[str, Any]) -> float | Non
         if value is not None:
             return float(value)
     observed = result.get("observed_value")
+    if isinstance(observed, list):  # columns: how many are missing
+        return float(len(_missing(result)))
     return float(observed) if isinstance(observed, int | float) else None
+
+
+def _missing(result: Mapping[str, Any]) -> list[str]:
+    """The columns that a table should have and has not."""
+    mismatched = (result.get("details") or {}).get("mismatched") or {}
+    return sorted(mismatched.get("missing") or ())
 
 
 def _without_result(expectation: Any) -> Outcome:
@@ -299,9 +307,8 @@ def observed_text(kind: str, result: Mapping[str, Any]) -> str:
         total = result.get("element_count") or 0
         share = result.get("unexpected_percent_total") or result.get("unexpected_percent") or 0.0
         return f"{result['unexpected_count']} of {total} rows ({share:.2f} %)"
-    missing = ((result.get("details") or {}).get("mismatched") or {}).get("missing")
-    if missing:
-        return "missing: " + ", ".join(sorted(missing))
+    if missing := _missing(result):
+        return "missing: " + ", ".join(missing)
     observed = result.get("observed_value")
     if isinstance(observed, list):
         return f"{len(observed)} columns"

@@ -45,6 +45,8 @@ NIGHT_SHARE_WARNING_RISE = 0.1
 DAMAGED_TEXT_SHARE = 0.01
 # Addresses of shops are checked by their checkout; a column that is none shifted.
 NO_ADDRESS_SHARE = 0.05
+# What is checked row by row at some cost is checked for the rows of a quarter of a year.
+LATELY_DAYS = 100
 # Plug-ins add statuses of their own, which do not count; a status column that shifted has no other.
 UNKNOWN_STATUS_SHARE = 0.5
 # Somebody clicks twice; a file that was exported twice doubles most of its rows.

@@ -16,9 +16,9 @@ create table if not exists quality.gate_results (
     raised boolean not null,  -- it could not be evaluated; counts as critical
     observed text,  -- what was found
     expected text,  -- the limit
-    measured numeric,  -- what was observed, as a number: rows found, counted, or a measurement
     duration_seconds numeric(10, 3),  -- of its whole table: its checks are evaluated together
     recorded_at timestamptz not null default now(),  -- bookkeeping
+    measured numeric,  -- what was observed, as a number: rows found, counted, or a measurement
     primary key (run_id, gate, expectation_id)
 );
 create index if not exists gate_results_history

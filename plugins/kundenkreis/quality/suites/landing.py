@@ -294,12 +294,12 @@ def _table_expectations(
     yield from _plausible(name, landed, facts)
     if landed.status:
         yield from _known_statuses(name, landed, _statuses(source, settings))
-    yield from _texts(name, landed)
+    yield from _texts(name, landed, facts)
     for feed in feeds(settings):
         if feed.name == name:
             yield from _fresh(feed, facts)
     if landed.told_apart_by:
-        yield _no_second_copy(name, landed)
+        yield _no_second_copy(name, landed, facts)
     if landed.parent and facts.exists(f"raw_{source}", landed.parent[1]):
         yield _has_parent(f"raw_{source}", landed)
 
@@ -525,7 +525,7 @@ def _known_statuses(name: str, landed: Landed, statuses: set[str]) -> Iterator[A
         )
 
 
-def _texts(name: str, landed: Landed) -> Iterator[Any]:
+def _texts(name: str, landed: Landed, facts: LandingFacts) -> Iterator[Any]:
     """What people write is readable, and addresses are addresses."""
     key = ", ".join(landed.key)
     if landed.texts:
@@ -566,7 +566,8 @@ def _texts(name: str, landed: Landed) -> Iterator[Any]:
                 f"select count(*) as rows_read from {name} {having}",
             )
     if landed.address:
-        no_address = f"{landed.address} <> '' and {landed.address} not like '%_@_%'"
+        filled = f"{landed.address} <> ''{_and_lately(name, landed, facts)}"
+        no_address = f"{landed.address} not like '%_@_%'"
         share = limits.NO_ADDRESS_SHARE
         yield expect_no_rows(
             Check(
@@ -577,13 +578,13 @@ def _texts(name: str, landed: Landed) -> Iterator[Any]:
                 limit=f"at most {percent(share)} of the filled rows otherwise",
                 action="The mapping reads another column, or columns of the export were swapped. "
                 "People would be taken for one another. Correct the mapping and load again.",
-                find_rows=f"select {key} from {name} where {no_address}",
-                measure=f"select count(*) || ' rows' from {name} where {no_address}",
+                find_rows=f"select {key} from {name} where {filled} and {no_address}",
+                measure=f"select count(*) || ' rows' from {name} where {filled} and {no_address}",
             ),
             f"""
-                select count({landed.address}) as filled from {name}
+                select count(*) as filled from {name} where {filled}
                 having count(*) filter (where {no_address})
-                    > greatest({share} * count({landed.address}), {limits.LEAST_MEANINGFUL_COUNT})
+                    > greatest({share} * count(*), {limits.LEAST_MEANINGFUL_COUNT})
             """,
         )
 
@@ -621,19 +622,20 @@ def _fresh(feed: Feed, facts: LandingFacts) -> Iterator[Any]:
         )
 
 
-def _no_second_copy(name: str, landed: Landed) -> Any:
+def _no_second_copy(name: str, landed: Landed, facts: LandingFacts) -> Any:
     """The same orders under other ids. Rows of unknown people may be equal by chance."""
     told_apart = ", ".join(landed.told_apart_by)
-    known = [
+    known = " or ".join(
         f"nullif({column}::text, '{'0' if column == 'customer_id' else ''}') is not null"
         for column in landed.told_apart_by
         if column in ("customer_id", "customer_key", "billing_email")
-    ]
+    )
+    lately = f"({known}){_and_lately(name, landed, facts)}"
     # Lines of one order may be equal; what was loaded twice is in another order or file.
     origin = {"order_lines": "(order_key, content_hash)"}.get(landed.table, landed.key[-1])
     copies = f"""
         select count(*) - count(*) / count(distinct {origin}) as copies
-        from {name} where {" or ".join(known)} group by {told_apart}
+        from {name} where {lately} group by {told_apart}
         having count(distinct {origin}) > 1
     """
     return expect_no_rows(
@@ -642,14 +644,15 @@ def _no_second_copy(name: str, landed: Landed) -> Any:
             table=name,
             severity="critical",
             description="No load of orders came a second time under other ids.",
-            limit=f"fewer than {limits.SECOND_COPY_ROWS} rows, or at most "
-            f"{percent(limits.SECOND_COPY_SHARE)}, that equal another in {told_apart}",
+            limit=f"of the last {limits.LATELY_DAYS} days fewer than {limits.SECOND_COPY_ROWS} "
+            f"rows, or at most {percent(limits.SECOND_COPY_SHARE)}, that equal another in "
+            f"{told_apart}",
             action="An export or an import ran twice and its orders would count double. Take one "
             "of the two away at the source and load again.",
             find_rows=f"""
                 select {", ".join(landed.key)} from (
                     select *, count(*) over (partition by {told_apart}) as rows_found
-                    from {name} where {" or ".join(known)}
+                    from {name} where {lately}
                 ) as counted where rows_found > 1
             """,
             measure=f"select sum(copies) || ' copies' from ({copies}) as t",
@@ -657,8 +660,19 @@ def _no_second_copy(name: str, landed: Landed) -> Any:
         f"""
             select sum(copies) as copies from ({copies}) as copied
             having sum(copies) >= {limits.SECOND_COPY_ROWS} and sum(copies)
-                > {limits.SECOND_COPY_SHARE} * (select count(*) from {name})
+                > {limits.SECOND_COPY_SHARE} * (select count(*) from {name} where {lately})
         """,
+    )
+
+
+def _and_lately(name: str, landed: Landed, facts: LandingFacts) -> str:
+    """Restricts a query to the table's last days; old rows have been checked when they came."""
+    if landed.happened_at is None:
+        return ""
+    return (
+        f" and {landed.happened_at} >= least("
+        f"(select max({landed.happened_at}) from {name}), '{facts.as_of.isoformat(sep=' ')}') "
+        f"- interval '{limits.LATELY_DAYS} days'"
     )
 
 
