@@ -173,9 +173,9 @@ def _marts_facts() -> MartsFacts:
     history = {
         ("customer_360", "customers"): level,
         ("customer_360", "contactable"): level,
-        ("customer_360", "filled.<attribute>"): share,
-        ("customer_360", "share.<stage>"): share,
-        ("customer_rfm", "share.<segment>"): share,
+        ("customer_360", "filled.ATTRIBUTE"): share,
+        ("customer_360", "share.STAGE"): share,
+        ("customer_rfm", "share.SEGMENT"): share,
         ("orders", "orders"): level,
         ("orders", "counted_orders"): level,
         ("orders", "counted_revenue"): level,
