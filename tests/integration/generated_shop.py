@@ -37,6 +37,7 @@ class Trade:
     Attributes:
         orders: of a usual day, as a function of the day.
         leads: contacts of a usual day.
+        till: receipts of the till for each of these orders.
         imports: days on which so many contacts are imported at once.
         sales: days with this many times the usual orders, at lower prices.
     """
@@ -45,6 +46,7 @@ class Trade:
     first_night: date
     orders: Callable[[date], float]
     leads: float = 1.0
+    till: float = 0.2
     imports: tuple[tuple[date, int], ...] = ()
     sales: tuple[tuple[date, float], ...] = ()
     history_days: int = 40
@@ -125,7 +127,7 @@ class Shop:
         sale = dict(self.trade.sales).get(day, 1.0)
         for _ in range(self._poisson(self.trade.orders(day) * sale)):
             self._order(day, price=0.7 if sale > 1 else 1.0)
-        for _ in range(self._poisson(self.trade.orders(day) / 6)):
+        for _ in range(self._poisson(self.trade.orders(day) * self.trade.till)):
             self._till_order(day)
         imported = dict(self.trade.imports).get(day, 0)
         for _ in range(self._poisson(self.trade.leads) + imported):

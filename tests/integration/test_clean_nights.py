@@ -51,7 +51,7 @@ files:
 def _closed_on_sundays(day: date) -> float:
     if day.weekday() == 6 or day == date(2026, 4, 6):
         return 0.0
-    return 24.0 if day.weekday() < 5 else 10.0
+    return 21.0 if day.weekday() < 5 else 9.0
 
 
 def _growing(day: date) -> float:

@@ -173,7 +173,7 @@ def _marts_facts() -> MartsFacts:
     history = {
         ("customer_360", "customers"): level,
         ("customer_360", "contactable"): level,
-        ("customer_360", "filled.ATTRIBUTE"): share,
+        ("customer_360", "filled.ATTRIBUTE"): level,
         ("customer_360", "share.STAGE"): share,
         ("customer_rfm", "share.SEGMENT"): share,
         ("orders", "orders"): level,

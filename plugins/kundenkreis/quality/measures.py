@@ -94,7 +94,6 @@ def marts(
 
     Nothing of a mart that is missing or lacks a column; its own expectations say so.
     """
-    measured: Measured = {}
     wide = columns.get((schema, "customer_360"), frozenset())
     attributes = sorted(sent_attributes(segments) & wide)
     figures: dict[str, str] = {"customers": "count(*)"}
@@ -102,11 +101,7 @@ def marts(
         figures["contactable"] = "count(*) filter (where is_contactable)"
     figures |= {f"filled.{name}": f'count("{name}")' for name in attributes}
     row = _one_row(connection, f"{schema}.customer_360", figures)
-    customers = row.get("customers", 0)
-    for measure, value in row.items():
-        is_share = measure.startswith("filled.")
-        if not is_share or customers >= limits.MARTS_FEWEST:
-            measured["customer_360", measure] = value / customers if is_share else float(value)
+    measured = {("customer_360", measure): float(value) for measure, value in row.items()}
     counted = {
         "orders": "count(*)",
         "counted_orders": "count(*) filter (where is_counted)",

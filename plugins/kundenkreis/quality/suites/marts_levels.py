@@ -6,6 +6,7 @@ measured of theirs. Rules about single rows cannot see that half of the rows are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,22 +60,26 @@ def _levels(facts: MartsFacts) -> Iterator[Any]:
 
 
 def _attributes(facts: MartsFacts) -> Iterator[Any]:
-    """What is sent to email tools, or decides about members, does not empty in a night."""
+    """What is sent to email tools, or decides about members, does not empty in a night.
+
+    Customers are counted, because an import of contacts lowers every share.
+    """
     for (table, measure), history in sorted(facts.history.items()):
         if not measure.startswith("filled.") or (table, measure) not in facts.measured:
             continue
         usual = bounds.usual(history.recent, fewest=1)
-        if usual is None or usual < limits.FILLED_SHARE_MEANINGFUL:
+        if usual is None or usual < limits.MARTS_FEWEST:
             continue
         column = measure.removeprefix("filled.")
+        least = math.floor(usual * limits.FILLED_SHARE_CRITICAL_FACTOR)
         yield _expected(
             facts,
             table,
             measure,
             "critical",
-            Bounds(usual * limits.FILLED_SHARE_CRITICAL_FACTOR, None, usual, len(history.recent)),
-            f"of the customers with {column}",
-            f"Customers have {column} about as often as before.",
+            Bounds(least, None, usual, len(history.recent)),
+            f"customers with {column}",
+            f"About as many customers have {column} as before.",
             f"Segments lose their members, and contacts in the email tools the attribute. Look "
             f"where {column} comes from (docs/data_model.md). Then run the night again.",
         )
