@@ -158,8 +158,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
     Returns:
         ``publication_id``, None where nothing was published.
     """
-    import os
-
+    from kundenkreis.warehouse import contract
     from kundenkreis.warehouse import publish as publishing
 
     if schema == publishing.BACKFILL:
@@ -175,8 +174,8 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
         run.as_of_date,
         schema,
         gate_results,
-        wait_minutes=float(os.environ.get("KUNDENKREIS_PUBLISH_WAIT_MINUTES", "10")),
-        allow_contract_change=os.environ.get("KUNDENKREIS_ALLOW_CONTRACT_CHANGE") == "1",
+        wait_minutes=publishing.wait_minutes(),
+        declared=contract.read_declarations(),
     )
     reach("publish.after_publish")
     return {"publication_id": publication.publication_id, "schema_name": schema}

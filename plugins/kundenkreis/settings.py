@@ -550,11 +550,11 @@ def load_settings(config_dir: Path | None = None) -> Settings:
             f"{folder}: there is no sources.yml. KUNDENKREIS_CONFIG must name a config folder "
             "such as config/ or examples/online_retail/."
         )
-    model = _read(folder / "model.yml", ModelSettings)
-    sources = _read(folder / "sources.yml", SourcesConfig)
-    segments = _read(folder / "segments.yml", SegmentsConfig)
-    destinations = _read(folder / "destinations.yml", DestinationsConfig)
-    retention = _read(folder / "retention.yml", RetentionConfig)
+    model = read_file(folder / "model.yml", ModelSettings)
+    sources = read_file(folder / "sources.yml", SourcesConfig)
+    segments = read_file(folder / "segments.yml", SegmentsConfig)
+    destinations = read_file(folder / "destinations.yml", DestinationsConfig)
+    retention = read_file(folder / "retention.yml", RetentionConfig)
     settings = Settings(
         folder=folder,
         model=model,
@@ -644,7 +644,12 @@ def _numbers(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _read(file: Path, model: type[_Model]) -> _Model:
+def read_file(file: Path, model: type[_Model]) -> _Model:
+    """Read a YAML file into its model; a file that is not there has the defaults.
+
+    Raises:
+        ConfigError: names file, line, key, what was found and what is allowed.
+    """
     if not file.exists():
         return model()
     data = _yaml(file)

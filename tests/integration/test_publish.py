@@ -10,15 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
+from kundenkreis.errors import ConfigError, PublicationRefused, Superseded, WarehouseError
 from kundenkreis.settings import repository_root
+from kundenkreis.warehouse import contract
 from kundenkreis.warehouse import publish as publishing
+from kundenkreis.warehouse.contract import Declaration
 from kundenkreis.warehouse.publish import BACKFILL, BLUE, GREEN, Publication
 
 pytestmark = pytest.mark.integration
@@ -36,6 +39,7 @@ def warehouse_dsn(module_warehouse_dsn: str) -> str:
         session.execute("create schema marts")
         session.execute(
             "truncate operations.build_lease, operations.dirty_schemas, history.publications, "
+            "operations.held_publications, operations.published_contract_changes, "
             "history.customer_ids, history.rfm_cutoffs, history.stage_changes"
         )
     return module_warehouse_dsn
@@ -189,11 +193,25 @@ def test_what_would_break_readers_is_refused_with_the_list(
         "orders.revenue is double precision, was numeric(18,4)",
         "customers.language is gone",
         "products is gone",
-        "KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1",
+        "dbt_project/contract_changes.yml",
     ):
         assert change in str(raised.value)
     assert publishing.current_publication(connection) == first
     assert publishing.live_schema(connection) == BLUE
+
+
+def _declaration(model: str, change: str, column: str | None = None, **more: Any) -> Declaration:
+    values = {"reason": "tested", "declared_on": DAY, **more}
+    return Declaration.model_validate(
+        {"model": model, "change": change, "column": column, **values}
+    )
+
+
+DECLARED = (
+    _declaration("orders", "retyped", "revenue", to="double precision"),
+    _declaration("customers", "removed", "language"),
+    _declaration("products", "dropped"),
+)
 
 
 def test_a_declared_contract_change_is_published(
@@ -201,7 +219,7 @@ def test_a_declared_contract_change_is_published(
 ) -> None:
     _publish_a_contract(warehouse_dsn)
     schema = _build(warehouse_dsn, "run-2", **BREAKING)
-    _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
+    _publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
     assert _columns(connection, "customers") == ["customer_id"]
     assert _rows(connection, "select pg_typeof(revenue)::text from marts.orders") == [
         ("double precision",)
@@ -209,14 +227,112 @@ def test_a_declared_contract_change_is_published(
     assert _rows(connection, "select to_regclass('marts.products') is null") == [(True,)]
 
 
-def test_the_switch_touches_only_the_views_that_change(
+@pytest.mark.parametrize(
+    ("declared", "refused"),
+    [
+        (DECLARED[1:], ["orders.revenue is double precision"]),
+        (DECLARED[:1], ["customers.language is gone", "products is gone"]),
+        (
+            (_declaration("orders", "retyped", "revenue", to="text"), *DECLARED[1:]),
+            ["orders.revenue is double precision"],
+        ),
+        (
+            (_declaration("orders", "removed", "revenue"), *DECLARED[1:]),
+            ["orders.revenue is double precision"],
+        ),
+    ],
+)
+def test_a_declaration_permits_exactly_what_it_says(
+    warehouse_dsn: str, declared: tuple[Declaration, ...], refused: list[str]
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    schema = _build(warehouse_dsn, "run-2", **BREAKING)
+    with pytest.raises(PublicationRefused) as raised:
+        _publish(warehouse_dsn, "run-2", schema, declared=declared)
+    listed = str(raised.value).partition("rely on: ")[2].partition(". Restore")[0].split("; ")
+    assert [change.partition(", was")[0] for change in listed] == refused
+
+
+def test_a_published_declaration_permits_nothing_any_more(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    _publish(warehouse_dsn, "run-2", _build(warehouse_dsn, "run-2", **BREAKING), declared=DECLARED)
+    # The column comes back, as an addition may, and is to go once more.
+    again = {**BREAKING, "customers": "select 'x'::text as customer_id, 'de'::text as language"}
+    _publish(warehouse_dsn, "run-3", _build(warehouse_dsn, "run-3", **again), declared=DECLARED)
+    schema = _build(warehouse_dsn, "run-4", **BREAKING)
+    with pytest.raises(PublicationRefused, match=r"customers\.language is gone"):
+        _publish(warehouse_dsn, "run-4", schema, declared=DECLARED)
+    anew = _declaration("customers", "removed", "language", declared_on=NEXT_DAY)
+    _publish(warehouse_dsn, "run-4", schema, declared=[*DECLARED, anew])
+    assert _columns(connection, "customers") == ["customer_id"]
+
+
+def test_a_refused_publication_spends_no_declaration(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    schema = _build(warehouse_dsn, "run-2", **BREAKING, history_moods=_cutoffs(DAY))
+    with pytest.raises(PublicationRefused, match="history_moods"):
+        _publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
+    connection.execute(f"drop table {schema}.history_moods".encode())
+    assert _publish(warehouse_dsn, "run-2", schema, declared=DECLARED).schema_name == GREEN
+
+
+def test_a_declared_order_of_columns_is_taken_over(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    other = "select 'EUR'::text as currency, 5.00::numeric(18, 4) as revenue, 2::bigint as order_id"
+    schema = _build(warehouse_dsn, "run-2", orders=other)
+    assert [str(change) for change in contract.changes(connection, schema)] == [
+        "orders has its columns in another order"
+    ]
+    _publish(warehouse_dsn, "run-2", schema, declared=[_declaration("orders", "reordered")])
+    assert _columns(connection, "orders") == ["currency", "revenue", "order_id"]
+
+
+def test_the_declarations_of_the_repository_can_be_read() -> None:
+    assert contract.read_declarations() == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{model: orders, change: removed}", "change removed needs a column"),
+        ("{model: orders, change: dropped, column: x}", "leave out column"),
+        ("{model: orders, change: retyped, column: x}", "needs to, the new type"),
+        ("{model: orders, change: removed, column: x, to: text}", "leave out to"),
+        ("{model: orders, change: gone}", "'removed', 'retyped', 'reordered' or 'dropped'"),
+    ],
+)
+def test_a_wrong_declaration_is_named_with_its_line(
+    tmp_path: Path, entry: str, message: str
+) -> None:
+    file = tmp_path / "contract_changes.yml"
+    entry = entry.replace("}", ", reason: tested, declared_on: 2026-03-01}")
+    file.write_text(f"# declared\nchanges:\n  - {entry}\n")
+    with pytest.raises(ConfigError) as raised:
+        contract.read_declarations(file)
+    assert message in str(raised.value)
+    assert f"{file}:3" in str(raised.value)
+
+
+def test_a_declared_change_touches_only_the_views_that_change(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
     _publish_a_contract(warehouse_dsn)
     connection.execute("create schema bi")
     connection.execute("create view bi.revenue as select sum(revenue) as total from marts.orders")
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS, customers=BREAKING["customers"])
-    _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
+    schema = _build(
+        warehouse_dsn,
+        "run-2",
+        orders=ORDERS,
+        customers=BREAKING["customers"],
+        products="select 'A'::text as product_key",
+    )
+    _publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
     assert _rows(connection, "select total from bi.revenue") == [(10,)]
     assert publishing.live_schema(connection) == GREEN
 
@@ -229,7 +345,7 @@ def test_somebodys_own_view_on_what_changes_is_listed_and_never_dropped(
     connection.execute('create view bi."Revenue" as select sum(revenue) as total from marts.orders')
     schema = _build(warehouse_dsn, "run-2", **BREAKING)
     with pytest.raises(PublicationRefused, match=r'other views stand on it: bi\."Revenue"\. Drop'):
-        _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
+        _publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
     assert _rows(connection, 'select total from bi."Revenue"') == [(10,)]
     assert publishing.current_publication(connection) == first
 

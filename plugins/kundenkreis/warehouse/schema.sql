@@ -40,6 +40,29 @@ create table if not exists operations.dirty_schemas (
     since timestamptz not null default now()
 );
 
+-- Which publication's tables a colour still holds; gone as soon as a run begins to build it anew.
+create table if not exists operations.held_publications (
+    schema_name text primary key,
+    publication_id bigint not null
+);
+
+-- The customer ids that the current publication changed, as they were before it, for a rollback; null
+-- where there was none.
+create table if not exists operations.customer_ids_before (
+    publication_id bigint not null,
+    source text not null,
+    source_record_type text not null,
+    source_id text not null,
+    customer_id text,
+    primary key (source, source_record_type, source_id)
+);
+
+-- Declared contract changes that were published, and so permit nothing any more.
+create table if not exists operations.published_contract_changes (
+    declaration text primary key,
+    publication_id bigint not null
+);
+
 -- What each colour holds: a later build may stand upon it. Unlogged like most tables it speaks of, so
 -- that a crash of the server empties both.
 create unlogged table if not exists operations.build_state (
@@ -68,15 +91,23 @@ create table if not exists operations.task_results (
     primary key (run_id, task_id)
 );
 
--- What readers saw, and since when. One row per publication.
+-- What readers saw, and since when; the newest row is what they see now. A rollback is a publication
+-- as well: it shows an older one again. One row per publication.
 create table if not exists history.publications (
     publication_id bigint generated always as identity primary key,  -- rises with each publication
     as_of_date date not null,  -- the day that was computed
-    dag_run_id text not null,  -- Airflow's id of the run
+    dag_run_id text not null,  -- Airflow's id of the run that built what became readable
     schema_name text not null,  -- the colour that became readable
-    published_at timestamptz not null default now(),  -- beginning of the publishing transaction
-    gate_results jsonb not null default '{}'  -- what gate_marts counted
+    published_at timestamptz not null default now(),  -- when readers were turned over
+    gate_results jsonb not null default '{}',  -- what gate_marts counted
+    restores_publication_id bigint,  -- of a rollback: the publication that is shown again
+    rolls_back_publication_id bigint,  -- of a rollback: the publication that was taken back
+    rolled_back_by text  -- of a rollback: who asked for it
 );
+-- Warehouses made before there were rollbacks.
+alter table history.publications add column if not exists restores_publication_id bigint;
+alter table history.publications add column if not exists rolls_back_publication_id bigint;
+alter table history.publications add column if not exists rolled_back_by text;
 
 -- Which customer a record belongs to, assigned once. One row per source record.
 create table if not exists history.customer_ids (
