@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
@@ -15,7 +16,13 @@ from rich.console import Console
 
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines
-from kundenkreis.terminal import NightWatch, detached_console, print_night, print_plan
+from kundenkreis.terminal import (
+    NightWatch,
+    detached_console,
+    print_night,
+    print_plan,
+    print_rollback,
+)
 
 app = typer.Typer(
     help="Customer lifecycle segments, built nightly and kept in step with your email tools.",
@@ -121,11 +128,58 @@ def plan(as_json: AsJson = False) -> None:
         publication = current_publication(connection)
     if publication is None:
         raise KundenkreisError("Nothing was published yet. `kundenkreis run` runs a night.")
+    activation.require_plannable(dsn, publication.publication_id)
     summary = activation.plan_summary(dsn, publication.publication_id, settings)
     if as_json:
         _print_json(summary)
     else:
         print_plan(console, publication.publication_id, summary)
+
+
+@app.command()
+def publish(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Show the publication before the current one again.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who asks for it; by default the login name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the current publication back: readers see the one before it again.
+
+    Its history rows go with it, its colour is built in full by the next night, and nothing is sent
+    until then. What was delivered stays in the ledger.
+    """
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.publish import wait_minutes
+    from kundenkreis.warehouse.rollback import roll_back
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    if not rollback:
+        raise KundenkreisError(
+            "Nights publish by themselves, after their gates: `kundenkreis run`. To show the "
+            "publication before the current one again: `kundenkreis publish --rollback`."
+        )
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    done = roll_back(dsn, _person(by), wait_minutes=wait_minutes())
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        print_rollback(console, done)
+
+
+def _person(named: str | None) -> str:
+    """Who acts, for the record."""
+    import getpass
+
+    if named is not None and named.strip():
+        return named.strip()
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise KundenkreisError("The login name cannot be told here; say --by NAME.") from None
 
 
 @app.command(

@@ -186,6 +186,7 @@ def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     from kundenkreis import activation
     from kundenkreis.warehouse import builds
 
+    activation.require_plannable(run.dsn, publication_id)
     counts = _dbt_build(run, schema, "tag:plan", builds.variables_of(run.dsn, schema))
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.columns import Columns
@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from kundenkreis.warehouse.rollback import Rollback
 
 _MARKS = {
     "success": "[green]done[/]   ",
@@ -94,9 +97,11 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         console.print(f"  warning: {warning}", markup=False, highlight=False)
     publication = report.get("publication")
     if publication:
+        restored = publication.get("restores_publication_id")
+        again = f" (a rollback to publication {restored})" if restored else ""
         console.print(
             f"Readers see publication {publication['publication_id']} as of "
-            f"{publication['as_of_date']} ({publication['schema_name']})"
+            f"{publication['as_of_date']} ({publication['schema_name']}){again}"
         )
     else:
         console.print("Nothing is published yet")
@@ -126,6 +131,29 @@ def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -
         why = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common())
         if why:
             console.print(f"  suppressed: {why}", highlight=False)
+
+
+def print_rollback(console: Console, done: Rollback) -> None:
+    """Print what a rollback did."""
+    event = done.publication
+    lines = [
+        f"Publication {done.taken_back} as of {done.taken_back_as_of} was taken back. Readers see "
+        f"publication {event.restores} as of {event.as_of_date} again ({event.schema_name}); the "
+        f"rollback is publication {event.publication_id}."
+    ]
+    if done.history_rows:
+        counts = ", ".join(f"{table} {count:,}" for table, count in done.history_rows.items())
+        lines.append(f"Its history rows were removed or changed back: {counts}.")
+    if done.empty_columns:
+        lines.append(f"Null until the next night: {', '.join(done.empty_columns)}.")
+    if done.contract_changes:
+        lines.append(f"Changed back: {'; '.join(done.contract_changes)}.")
+    lines.append(
+        f"{done.dirty_schema} is built in full by the next night. What was delivered stays in the "
+        "ledger; nothing is sent until the next night, whose plan puts right what differs."
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -186,8 +186,8 @@ def _show_again(
     What has been added since stays, as nulls of its type: readers may have begun to name it. What a
     declared change had removed comes back, and what it had retyped has its old type again.
     """
-    if _from_and_to(connection) != (current, before):
-        raise PublicationRefused("Another publication came in between. Look at it, then try again.")
+    # Again: a run may have begun to build the colour while readers were waited for.
+    _held_by(connection, before.schema_name)
     tables = _marts_of(columns_of(connection, before.schema_name))
     views = columns_of(connection, "marts")
     changed = [
