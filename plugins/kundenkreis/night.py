@@ -83,10 +83,9 @@ def transform(run: RunContext) -> Summary:
     Chooses the colour; every later task uses the one returned here.
     """
     from kundenkreis.warehouse import builds, publish
-    from kundenkreis.warehouse.dbt import night_vars
 
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
-    fingerprint = builds.fingerprint(night_vars(run.settings, run.as_of_date, schema))
+    fingerprint = builds.fingerprint(_variables(run, schema))
     with publish.building(run.dsn, run.run_id, schema, run.progress):
         build = builds.begin(
             run.dsn, schema, run.as_of_date, fingerprint, sorted(run.settings.sources)
@@ -232,11 +231,10 @@ def report(run: RunContext) -> Summary:
 def _dbt_build(
     run: RunContext, schema: str, select: str, stands_upon: dict[str, Any]
 ) -> dict[str, int]:
-    from kundenkreis.warehouse.dbt import night_vars, run_dbt
+    from kundenkreis.warehouse.dbt import run_dbt
     from kundenkreis.warehouse.publish import building
 
-    # The same in every call of a night: dbt parses anew where a variable differs.
-    variables = night_vars(run.settings, run.as_of_date, schema, run_id=run.run_id, **stands_upon)
+    variables = _variables(run, schema, run_id=run.run_id, **stands_upon)
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",
@@ -245,6 +243,20 @@ def _dbt_build(
             variables=variables,
             progress=run.progress,
         )
+
+
+def _variables(run: RunContext, schema: str, **more: Any) -> dict[str, Any]:
+    """The same in every call of a night: dbt parses anew where a variable differs.
+
+    A rate that was released for an order changes the rules, so the builds after it are full ones.
+    """
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.dbt import night_vars
+    from kundenkreis.warehouse.releases import released_exchange_rates
+
+    with connect(run.dsn) as connection:
+        rates = released_exchange_rates(connection)
+    return night_vars(run.settings, run.as_of_date, schema, released_exchange_rates=rates, **more)
 
 
 # Models whose rows go to the quarantine.
@@ -256,8 +268,9 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
     from psycopg import sql
 
     from kundenkreis.warehouse.connection import connect
-    from kundenkreis.warehouse.publish import intermediate_schema
+    from kundenkreis.warehouse.publish import BACKFILL, intermediate_schema
     from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+    from kundenkreis.warehouse.releases import close_of_model
 
     rejected = 0
     with connect(run.dsn) as connection:
@@ -266,7 +279,13 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
                 "select source, table_name, record_key, reason_code, reason, payload::jsonb from {}"
             ).format(sql.Identifier(intermediate_schema(schema), model))
             rows = connection.execute(query).fetchall()
-            rejected += record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
+            rejections = (
+                Rejection(source, table, key, code, reason, payload, model)
+                for source, table, key, code, reason, payload in rows
+            )
+            rejected += record_rejections(connection, rejections, run.run_id)
+            if schema != BACKFILL:  # an older day rejects less
+                close_of_model(connection, model, run.run_id)
     return rejected
 
 

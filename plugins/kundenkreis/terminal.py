@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -154,6 +155,62 @@ def print_rollback(console: Console, done: Rollback) -> None:
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_quarantine(console: Console, rows: list[dict[str, Any]], count: int, state: str) -> None:
+    """Print rejected records without their payload."""
+    which = "" if state == "all" else f"{state} "
+    if not count:
+        console.print(f"There are no {which}records in quarantine.")
+        return
+    table = _table("record", "source", "table", "key", "reason", "what is wrong", "last night")
+    for row in rows:
+        names = (
+            row[key] for key in ("source", "table_name", "record_key", "reason_code", "reason")
+        )
+        day = f"{row['last_rejected_at']:%Y-%m-%d}"
+        table.add_row(row["record_hash"][:12], *(escape(str(name)) for name in names), day)
+    console.print(table)
+    shown = "" if count == len(rows) else f", {len(rows):,} of them shown"
+    console.print(f"{count:,} {which}records{shown}.", highlight=False)
+
+
+def print_record(console: Console, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """Print one rejected record: what is wrong, how it came, who released it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for label, value in (
+        ("record", row["record_hash"]),
+        ("from", f"{row['source']}, {row['table_name']}"),
+        ("key", row["record_key"] or "none"),
+        ("reason", f"{row['reason_code']}: {row['reason']}"),
+        ("rejected by", f"{row['rejected_by']}, last in {row['run_id']}"),
+        ("since", f"{row['first_rejected_at']:%Y-%m-%d}, last {row['last_rejected_at']:%Y-%m-%d}"),
+        ("state", _state_of(row)),
+    ):
+        table.add_row(label, escape(str(value)))
+    console.print(table)
+    console.print_json(json.dumps(row["payload"], default=str, ensure_ascii=False))
+    for release in history:
+        corrections = json.dumps(release["corrections"], default=str, ensure_ascii=False)
+        corrected = f", corrected: {corrections}" if release["corrections"] else ""
+        because = f" ({release['outcome_reason']})" if release["outcome_reason"] else ""
+        console.print(
+            f"Released {release['released_at']:%Y-%m-%d} by {release['released_by']}: "
+            f"{release['note']}{corrected}. Outcome: {release['outcome']}{because}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _state_of(row: dict[str, Any]) -> str:
+    if row["state"] == "closed":
+        return f"closed on {row['closed_at']:%Y-%m-%d}: {row['closed_because']}"
+    if row["state"] == "released":
+        return f"released on {row['released_at']:%Y-%m-%d}; comes back in the next night"
+    return "open"
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

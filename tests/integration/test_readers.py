@@ -208,8 +208,10 @@ def _in_thread(target: object) -> Iterator[None]:
 
 
 def test_a_query_of_four_seconds_is_waited_for_and_nobody_waits_with_it(
-    warehouse_dsn: str,
+    warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Its snapshot is waited for first; after half a second its locks are.
+    monkeypatch.setattr(publishing, "_SNAPSHOT_WAIT_SECONDS", 0.5)
     schema = nights.build(warehouse_dsn, "run-1", DAY, **_tables(1))
     begun = threading.Event()
     answered: list[tuple[object, ...]] = []
