@@ -87,6 +87,8 @@ def transform(run: RunContext) -> Summary:
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
     fingerprint = builds.fingerprint(_variables(run, schema))
     with publish.building(run.dsn, run.run_id, schema, run.progress):
+        if dropped := builds.drop_what_is_no_model(run.dsn, schema):
+            run.progress(f"dropped from {schema}, no models any more: {', '.join(dropped)}")
         build = builds.begin(
             run.dsn, schema, run.as_of_date, fingerprint, sorted(run.settings.sources)
         )
