@@ -102,7 +102,8 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         again = f" (a rollback to publication {restored})" if restored else ""
         console.print(
             f"Readers see publication {publication['publication_id']} as of "
-            f"{publication['as_of_date']} ({publication['schema_name']}){again}"
+            f"{publication['as_of_date']} ({publication['schema_name']}){again}",
+            soft_wrap=True,
         )
     else:
         console.print("Nothing is published yet")

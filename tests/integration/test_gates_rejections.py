@@ -60,7 +60,13 @@ def warehouse_dsn(module_warehouse_dsn: str) -> str:
             "'success', %s, now())",
             (
                 NEXT_DAY,
-                json.dumps({"source": "woocommerce", "tables": {"orders": 380, "products": 9000}}),
+                json.dumps(
+                    {
+                        "source": "woocommerce",
+                        "tables": {"orders": 380, "products": 9000},
+                        "rejected": 60,
+                    }
+                ),
             ),
         )
     nights.night(

@@ -167,16 +167,19 @@ def _suites(
                 )
             from kundenkreis.quality.suites import contract, marts
             from kundenkreis.warehouse.contract import read_declarations, unspent
+            from kundenkreis.warehouse.publish import BACKFILL
 
             declared = read_declarations()
             open_ = unspent(connection, declared)
             stale = [declaration for declaration in declared if declaration not in open_]
+            # A backfill is shown to nobody, so it can break no reader.
+            shown = marts_schema != BACKFILL
             found = marts.suites(
                 settings, facts.marts_facts(connection, settings, marts_schema, as_of_date)
             )
             rejected = rejections.of_models(connection, run_id, marts_schema)
             return [
-                contract.suite(marts_schema, open_, stale),
+                *([contract.suite(marts_schema, open_, stale)] if shown else []),
                 *found,
                 *_rejected(gate, rejected, settings),
             ]

@@ -38,6 +38,8 @@ class Rejected:
     Attributes:
         where: SQL for all rows of the table that were rejected at the same place, load or models.
         rows: SQL for the number of rows of the table, these included.
+        most: what the extract says it rejected in all; an attempt that was killed has left its
+            rejections under the same run. None: nothing is known of that.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Rejected:
     reason_code: str
     where: str
     rows: str
+    most: int | None = None
 
 
 def of_load(connection: psycopg.Connection, run_id: str) -> list[Rejected]:
@@ -55,15 +58,15 @@ def of_load(connection: psycopg.Connection, run_id: str) -> list[Rejected]:
             rejected.source,
             rejected.table_name,
             rejected.reason_code,
-            coalesce(
-                max((results.summary -> 'tables' ->> rejected.table_name)::numeric), 0
-            )::bigint
+            max((results.summary -> 'tables' ->> rejected.table_name)::numeric)::bigint,
+            max((results.summary ->> 'rejected')::numeric)::bigint
         from quarantine.rejected_records as rejected
         left join operations.task_results as results
             on
                 results.run_id = rejected.run_id
                 and results.summary ->> 'source' = rejected.source
                 and jsonb_typeof(results.summary -> 'tables') = 'object'
+                and jsonb_typeof(results.summary -> 'rejected') = 'number'
         where rejected.run_id = %s and rejected.rejected_by = %s
         group by rejected.source, rejected.table_name, rejected.reason_code
         order by rejected.source, rejected.table_name, rejected.reason_code
@@ -71,9 +74,10 @@ def of_load(connection: psycopg.Connection, run_id: str) -> list[Rejected]:
         (run_id, EXTRACT),
     )
     found = []
-    for source, table, code, loaded in rows:
+    for source, table, code, loaded, rejected in rows:
         where = _where(run_id, source, table, f"rejected_by = {literal(EXTRACT)}")
-        found.append(Rejected(source, table, code, where, f"{loaded} + ({_count(where)})"))
+        read = f"{loaded or 0} + ({_count(where)})"
+        found.append(Rejected(source, table, code, where, read, rejected))
     return found
 
 
@@ -112,6 +116,7 @@ def _rate(gate: str, one: Rejected, quality: QualityConfig) -> object:
     limit = quality.rejected_limit(one.reason_code)
     share = limit.max_percent / 100
     own = f"{one.where} and reason_code = {literal(one.reason_code)}"
+    rejected = "count(*)" if one.most is None else f"least(count(*), {one.most})"
     return expect_no_rows(
         Check(
             id=f"{gate}.rejected.{one.source}.{one.table}.{one.reason_code}",
@@ -123,10 +128,10 @@ def _rate(gate: str, one: Rejected, quality: QualityConfig) -> object:
             action="Look at some of them with `kundenkreis quarantine list` and correct the cause. "
             "Where so many are right to be rejected, raise the reason's limit in quality.yml.",
             find_rows=f"select table_name, record_key, reason from {own}",
-            measure=f"select (select count(*) from {own}) || ' of ' || ({one.rows}) || ' rows'",
+            measure=f"select (select {rejected} from {own}) || ' of ' || ({one.rows}) || ' rows'",
         ),
-        f"select count(*) as rejected from {own} "
-        f"having count(*) >= {limit.min_rows} and count(*) > {share} * ({one.rows})",
+        f"select {rejected} as rejected from {own} "
+        f"having {rejected} >= {limit.min_rows} and {rejected} > {share} * ({one.rows})",
     )
 
 
