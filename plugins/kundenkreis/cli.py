@@ -335,7 +335,7 @@ def quarantine_release(
         _print_json({"released": [one.record_hash for one in found]})
     else:
         names = ", ".join(one.record_hash[:12] for one in found)
-        console.print(f"Released: {names}. The next night loads it.", highlight=False)
+        console.print(f"Released: {names}. Back in the next night.", highlight=False)
 
 
 def _migrated_warehouse() -> str:

@@ -85,7 +85,9 @@ def transform(run: RunContext) -> Summary:
     from kundenkreis.warehouse import builds, publish
 
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
-    fingerprint = builds.fingerprint(_variables(run, schema))
+    # A backfill takes up nothing that the next night is to take up.
+    rates = _released_rates(run, with_waiting=schema != publish.BACKFILL)
+    fingerprint = builds.fingerprint(_variables(run, schema, rates))
     with publish.building(run.dsn, run.run_id, schema, run.progress):
         if dropped := builds.drop_what_is_no_model(run.dsn, schema):
             run.progress(f"dropped from {schema}, no models any more: {', '.join(dropped)}")
@@ -94,7 +96,7 @@ def transform(run: RunContext) -> Summary:
         )
     kind = f"in full: {build.full_because}" if build.full_because else "what has changed"
     run.progress(f"builds {schema}, {kind}")
-    counts = _dbt_build(run, schema, "tag:transform", build.variables())
+    counts = _dbt_build(run, schema, "tag:transform", build.variables(), rates)
     builds.complete(run.dsn, build, run.run_id)
     reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
@@ -231,12 +233,17 @@ def report(run: RunContext) -> Summary:
 
 
 def _dbt_build(
-    run: RunContext, schema: str, select: str, stands_upon: dict[str, Any]
+    run: RunContext,
+    schema: str,
+    select: str,
+    stands_upon: dict[str, Any],
+    rates: list[dict[str, str]] | None = None,
 ) -> dict[str, int]:
     from kundenkreis.warehouse.dbt import run_dbt
     from kundenkreis.warehouse.publish import building
 
-    variables = _variables(run, schema, run_id=run.run_id, **stands_upon)
+    rates = _released_rates(run) if rates is None else rates
+    variables = _variables(run, schema, rates, run_id=run.run_id, **stands_upon)
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",
@@ -247,18 +254,24 @@ def _dbt_build(
         )
 
 
-def _variables(run: RunContext, schema: str, **more: Any) -> dict[str, Any]:
+def _variables(
+    run: RunContext, schema: str, rates: list[dict[str, str]], **more: Any
+) -> dict[str, Any]:
     """The same in every call of a night: dbt parses anew where a variable differs.
 
     A rate that was released for an order changes the rules, so the builds after it are full ones.
     """
-    from kundenkreis.warehouse.connection import connect
     from kundenkreis.warehouse.dbt import night_vars
+
+    return night_vars(run.settings, run.as_of_date, schema, released_exchange_rates=rates, **more)
+
+
+def _released_rates(run: RunContext, *, with_waiting: bool = False) -> list[dict[str, str]]:
+    from kundenkreis.warehouse.connection import connect
     from kundenkreis.warehouse.releases import released_exchange_rates
 
     with connect(run.dsn) as connection:
-        rates = released_exchange_rates(connection)
-    return night_vars(run.settings, run.as_of_date, schema, released_exchange_rates=rates, **more)
+        return released_exchange_rates(connection, with_waiting=with_waiting)
 
 
 # Models whose rows go to the quarantine.

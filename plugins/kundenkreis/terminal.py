@@ -164,13 +164,16 @@ def print_quarantine(console: Console, rows: list[dict[str, Any]], count: int, s
     if not count:
         console.print(f"There are no {which}records in quarantine.")
         return
-    table = _table("record", "source", "table", "key", "reason", "what is wrong", "last night")
+    table = _table("record", "table", "key", "reason", "last night")
+    table.columns[0].no_wrap = True
     for row in rows:
-        names = (
-            row[key] for key in ("source", "table_name", "record_key", "reason_code", "reason")
+        table.add_row(
+            row["record_hash"][:12],
+            escape(f"{row['source']}.{row['table_name']}"),
+            escape(row["record_key"]),
+            escape(row["reason_code"]),
+            f"{row['last_rejected_at']:%Y-%m-%d}",
         )
-        day = f"{row['last_rejected_at']:%Y-%m-%d}"
-        table.add_row(row["record_hash"][:12], *(escape(str(name)) for name in names), day)
     console.print(table)
     shown = "" if count == len(rows) else f", {len(rows):,} of them shown"
     console.print(f"{count:,} {which}records{shown}.", highlight=False)

@@ -18,11 +18,13 @@ import pytest
 
 from kundenkreis import cli, night, quarantine_release
 from kundenkreis.errors import ConfigError, DataError
-from kundenkreis.settings import ModelSettings, repository_root
+from kundenkreis.quality import facts
+from kundenkreis.quality.suites import marts
+from kundenkreis.settings import ModelSettings, load_settings, repository_root
 from kundenkreis.sources import extract, woocommerce
 from kundenkreis.sources.base import Cursor, Run, load_tables
 from kundenkreis.sources.config import SourcesConfig, WooCommerceSettings
-from kundenkreis.warehouse import releases
+from kundenkreis.warehouse import builds, releases
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 from kundenkreis.warehouse.releases import shape_of
 
@@ -422,19 +424,44 @@ def test_an_order_can_be_given_its_own_rate(warehouse_dsn: str, tmp_path: Path) 
     _reject_in_model(warehouse_dsn, "no_exchange_rate")
     _release(warehouse_dsn, "7", _settings(tmp_path), exchange_rate="1.07")
     run: Any = SimpleNamespace(
-        dsn=warehouse_dsn,
-        run_id="run-2",
-        as_of_date=date(2026, 3, 2),
-        settings=SimpleNamespace(dbt_vars=dict),
+        dsn=warehouse_dsn, as_of_date=date(2026, 3, 2), settings=SimpleNamespace(dbt_vars=dict)
     )
     rates = [{"source": "woocommerce", "order_id": "7", "currency": "CHF", "rate": "1.07"}]
+    # The build that is to take it up sees it; nothing else does before it has.
+    assert night._released_rates(run, with_waiting=True) == rates
+    assert night._released_rates(run) == []
     # The variable is part of what a build stands upon, so the next build is a full one.
-    assert night._variables(run, "marts_blue")["released_exchange_rates"] == rates
+    variables = night._variables(run, "marts_blue", rates)
+    without = night._variables(run, "marts_blue", [])
+    assert variables["released_exchange_rates"] == rates
+    assert builds.fingerprint(variables) != builds.fingerprint(without)
     with psycopg.connect(warehouse_dsn) as connection:
         releases.close_of_model(connection, "int_orders_rejected", "run-2")
     assert _states(warehouse_dsn) == {"7": ("closed", "released")}
     assert _outcomes(warehouse_dsn) == [("loaded", None)]
-    assert night._variables(run, "marts_blue")["released_exchange_rates"] == rates
+    assert night._released_rates(run) == rates
+
+
+def test_the_gate_prices_an_order_as_it_was_released(warehouse_dsn: str, tmp_path: Path) -> None:
+    """Else the gate would call it an order that nobody sent."""
+    _extract(warehouse_dsn, _order(1), _order(7, currency="CHF", total="100"))
+    _reject_in_model(warehouse_dsn, "no_exchange_rate")
+    _release(warehouse_dsn, "7", _settings(tmp_path), exchange_rate="1.07")
+    (tmp_path / "sources.yml").write_text("woocommerce: {}\n")
+    settings = load_settings(tmp_path)
+
+    def priced() -> dict[str, str]:
+        with psycopg.connect(warehouse_dsn) as connection:
+            known = facts.marts_facts(connection, settings, "marts_blue", date(2026, 3, 2))
+            query = marts._raw_orders(settings, known)
+            return {
+                order: f"{revenue:.2f}" for _, order, revenue in connection.execute(query.encode())
+            }
+
+    assert priced() == {"1": "12.50"}
+    with psycopg.connect(warehouse_dsn) as connection:
+        releases.close_of_model(connection, "int_orders_rejected", "run-2")
+    assert priced() == {"1": "12.50", "7": "107.00"}
 
 
 def test_what_a_model_rejects_no_more_is_closed(warehouse_dsn: str) -> None:
@@ -494,7 +521,7 @@ def test_the_commands_work_a_record_off(
     code, _, errors = call("release", name[:10], "--note", "typo")
     assert (code, "would be rejected again: total: " in errors) == (1, True)
     code, output, _ = call("release", name, "--set", "total=12.50", "--note", "typo", "--by", "me")
-    assert (code, output) == (0, f"Released: {name[:12]}. The next night loads it.\n")
+    assert (code, output) == (0, f"Released: {name[:12]}. Back in the next night.\n")
     assert json.loads(call("list", "--json")[1])["count"] == 1
     assert json.loads(call("list", "--state", "released", "--json")[1])["count"] == 1
     history = json.loads(call("show", name, "--json")[1])["releases"]

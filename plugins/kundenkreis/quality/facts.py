@@ -13,6 +13,7 @@ from psycopg import sql
 
 from kundenkreis.quality import limits
 from kundenkreis.settings import Settings
+from kundenkreis.warehouse.releases import released_exchange_rates
 
 Columns = Mapping[tuple[str, str], frozenset[str]]
 
@@ -64,12 +65,15 @@ class MartsFacts:
         as_of_date: the run's date D.
         columns: per (schema, table) that exists, its columns; views of ``marts`` included.
         is_newer: whether D is not before the date of the current publication, or there is none.
+        released_rates: of orders that were released from quarantine with a rate of their own, as
+            `kundenkreis.warehouse.releases.released_exchange_rates`.
     """
 
     schema: str
     as_of_date: date
     columns: Columns
     is_newer: bool = True
+    released_rates: Sequence[Mapping[str, str]] = ()
 
     def exists(self, schema: str, table: str, *columns: str) -> bool:
         """Whether the table is there with these columns and may be read."""
@@ -111,6 +115,7 @@ def marts_facts(
             [schema, "marts", "staging", "activation", "history", *raw],
         ),
         is_newer=row is None or row[0] <= as_of_date,
+        released_rates=released_exchange_rates(connection),
     )
 
 

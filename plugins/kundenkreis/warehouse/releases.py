@@ -302,16 +302,23 @@ cross join lateral (
 where
     records.rejected_by = 'int_orders_rejected'
     and records.reason_code = 'no_exchange_rate'
-    and latest.outcome in ('waiting', 'loaded')
+    and latest.outcome = any(%s)
     and latest.corrections ? 'exchange_rate'
 order by records.source, records.record_key, records.record_hash
 """
 
 
-def released_exchange_rates(connection: psycopg.Connection) -> list[dict[str, str]]:
-    """The rates that releases give to single orders, for the dbt variable of that name."""
+def released_exchange_rates(
+    connection: psycopg.Connection, *, with_waiting: bool = False
+) -> list[dict[str, str]]:
+    """The rates that releases give to single orders, for the dbt variable of that name.
+
+    Args:
+        with_waiting: also those that no build has taken up yet: for the build that is to do so.
+    """
+    outcomes = ["loaded", "waiting"] if with_waiting else ["loaded"]
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_RATES.encode()).fetchall()
+        rows = cursor.execute(_RATES.encode(), (outcomes,)).fetchall()
     # One order may have been rejected in several versions; the same rate is meant once.
     unique = {(row["source"], row["order_id"], row["currency"]): row for row in rows}
     return list(unique.values())
