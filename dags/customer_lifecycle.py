@@ -9,7 +9,7 @@
 | `gate_landing` | What landed cannot be right. The message names table and expectation; the marts still show last night. |
 | `transform`, `segment` | A model or data test failed; the message names it. Readers still see last night. |
 | `predict` | The database went away. Models that cannot be fitted keep their last good parameters and warn. |
-| `gate_marts` | The new marts are wrong and were not published. |
+| `gate_marts` | The new marts are wrong, or break the contract without a declaration, and were not published. |
 | `publish` | Readers held the views too long, or the contract of `marts` would break; the message names them. |
 | `plan` | What is to be sent could not be computed. Nothing was sent; the message names the model. |
 | `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |

@@ -58,12 +58,19 @@
 {%- endmacro %}
 
 
-{# Reporting currency per unit of the order's currency: one, the order's own rate, a configured rate;
-   null where there is none. #}
+{# Reporting currency per unit of the order's currency: one, the order's own rate, the rate that it was
+   released from quarantine with, a configured rate; null where there is none. #}
 {% macro order_exchange_rate(order) -%}
     case
         when {{ order }}.currency = {{ sql_text(var('reporting_currency')) }} then 1
         when {{ order }}.own_exchange_rate > 0 then {{ order }}.own_exchange_rate
+        {%- for released in var('released_exchange_rates') %}
+        when
+            {{ order }}.source = {{ sql_text(released.source) }}
+            and {{ order }}.order_id = {{ sql_text(released.order_id) }}
+            and {{ order }}.currency = {{ sql_text(released.currency) }}
+            then cast({{ sql_text(released.rate) }} as numeric(28, 9))
+        {%- endfor %}
         {%- for currency, rate in var('exchange_rates').items() %}
         when {{ order }}.currency = {{ sql_text(currency) }} then {{ rate }}
         {%- endfor %}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
@@ -21,6 +22,9 @@ from kundenkreis.terminal import (
     print_gate_trend,
     print_night,
     print_plan,
+    print_quarantine,
+    print_record,
+    print_rollback,
 )
 
 app = typer.Typer(
@@ -31,6 +35,8 @@ app = typer.Typer(
 )
 warehouse_app = typer.Typer(help="The warehouse: the embedded PostgreSQL, or your own.")
 sandbox_app = typer.Typer(help="A shop, a CRM and two email tools on this machine, to try it on.")
+quarantine_app = typer.Typer(help="Rows that could not be used: look at them, and work them off.")
+app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(warehouse_app, name="warehouse")
 app.add_typer(sandbox_app, name="sandbox")
 
@@ -156,11 +162,58 @@ def plan(as_json: AsJson = False) -> None:
         publication = current_publication(connection)
     if publication is None:
         raise KundenkreisError("Nothing was published yet. `kundenkreis run` runs a night.")
+    activation.require_plannable(dsn, publication.publication_id)
     summary = activation.plan_summary(dsn, publication.publication_id, settings)
     if as_json:
         _print_json(summary)
     else:
         print_plan(console, publication.publication_id, summary)
+
+
+@app.command()
+def publish(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Show the publication before the current one again.")
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who asks for it; by default the login name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the current publication back: readers see the one before it again.
+
+    Its history rows go with it, its colour is built in full by the next night, and nothing is sent
+    until then. What was delivered stays in the ledger.
+    """
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.publish import wait_minutes
+    from kundenkreis.warehouse.rollback import roll_back
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    if not rollback:
+        raise KundenkreisError(
+            "Nights publish by themselves, after their gates: `kundenkreis run`. To show the "
+            "publication before the current one again: `kundenkreis publish --rollback`."
+        )
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    done = roll_back(dsn, _person(by), wait_minutes=wait_minutes())
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        print_rollback(console, done)
+
+
+def _person(named: str | None) -> str:
+    """Who acts, for the record."""
+    import getpass
+
+    if named is not None and named.strip():
+        return named.strip()
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        raise KundenkreisError("The login name cannot be told here; say --by NAME.") from None
 
 
 @app.command(
@@ -196,10 +249,15 @@ def dbt(context: typer.Context) -> None:
 
 def _run_dbt(dsn: str, day: date, colour: str, arguments: list[str]) -> int:
     from kundenkreis.settings import home, load_settings, repository_root
-    from kundenkreis.warehouse.connection import dbt_environment
+    from kundenkreis.warehouse.connection import connect, dbt_environment
     from kundenkreis.warehouse.dbt import night_vars
+    from kundenkreis.warehouse.releases import released_exchange_rates
 
-    variables = night_vars(load_settings(), day, colour, publication_id=0, run_id="")
+    with connect(dsn) as connection:
+        rates = released_exchange_rates(connection)
+    variables = night_vars(
+        load_settings(), day, colour, publication_id=0, run_id="", released_exchange_rates=rates
+    )
     project = repository_root() / "dbt_project"
     command = [
         *(sys.executable, "-m", "dbt.cli.main", *arguments),
@@ -209,6 +267,114 @@ def _run_dbt(dsn: str, day: date, colour: str, arguments: list[str]) -> int:
     ]
     environment = {**os.environ, **dbt_environment(dsn), "DO_NOT_TRACK": "1"}
     return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+
+
+@quarantine_app.command("list")
+def quarantine_list(
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    table: Annotated[str | None, typer.Option(help="Only of this table.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only with this reason code.")] = None,
+    state: Annotated[str, typer.Option(help="open, released, closed or all.")] = "open",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List rejected records, the newest first: where from, and why. Shows no personal data."""
+    from kundenkreis.redaction import redact
+    from kundenkreis.warehouse import releases
+    from kundenkreis.warehouse.connection import connect
+
+    states = {"open": "open", "released": "released", "closed": "closed", "all": None}
+    if state not in states:
+        raise KundenkreisError(f"--state: '{state}' is none of {', '.join(states)}.")
+    wanted = releases.Filter(states[state], source, table, reason)
+    with connect(_migrated_warehouse()) as connection:
+        found, count = releases.find(connection, wanted, limit)
+    rows = [{**asdict(record), "record_key": redact(record.record_key or "")} for record in found]
+    for row in rows:
+        del row["payload"], row["release_note"]
+    if as_json:
+        _print_json({"records": rows, "count": count})
+    else:
+        print_quarantine(console, rows, count, state)
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    record: Annotated[str, typer.Argument(help="The record's first characters, as listed.")],
+    unmasked: Annotated[
+        bool, typer.Option("--unmasked", help="Show the values, personal data included.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a record with its history. Of its values only the form is shown: letters x, digits 9."""
+    from kundenkreis.redaction import redact
+    from kundenkreis.warehouse import releases
+    from kundenkreis.warehouse.connection import connect
+
+    with connect(_migrated_warehouse()) as connection:
+        found = releases.find_one(connection, record)
+        history = releases.releases_of(connection, found.record_hash)
+    row = asdict(found)
+    if not unmasked:
+        row["payload"] = releases.shape_of(row["payload"])
+        row["record_key"] = redact(row["record_key"] or "")
+        history = [{**one, "corrections": releases.shape_of(one["corrections"])} for one in history]
+    if as_json:
+        _print_json({**row, "releases": history})
+    else:
+        print_record(console, row, history)
+
+
+@quarantine_app.command("release")
+def quarantine_release(
+    records: Annotated[list[str], typer.Argument(help="First characters of records, as listed.")],
+    note: Annotated[str, typer.Option(help="Why the record is right, or what was put right.")],
+    corrections: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Use this value; a field within another by its path (billing.country=DE), of a "
+            "file's row the column.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Who decides; by default the login name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let records come back in the next night, as they were kept or corrected.
+
+    Each is checked at once by the rules of its source. All are released, or none.
+    """
+    from kundenkreis.quarantine_release import parse_corrections, release
+    from kundenkreis.settings import load_settings
+    from kundenkreis.warehouse import releases
+    from kundenkreis.warehouse.connection import connect
+
+    if not note.strip():
+        raise KundenkreisError("--note: say why; it is kept with the release.")
+    values, person, settings = parse_corrections(corrections or []), _person(by), load_settings()
+    if values and len(set(records)) > 1:
+        raise KundenkreisError("--set corrects one record at a time; release them one by one.")
+    with connect(_migrated_warehouse()) as connection:
+        found = [releases.find_one(connection, record) for record in dict.fromkeys(records)]
+        for one in found:
+            release(connection, one, values, settings, person, note.strip())
+    if as_json:
+        _print_json({"released": [one.record_hash for one in found]})
+    else:
+        names = ", ".join(one.record_hash[:12] for one in found)
+        console.print(f"Released: {names}. Back in the next night.", highlight=False)
+
+
+def _migrated_warehouse() -> str:
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    return dsn
 
 
 @app.command()

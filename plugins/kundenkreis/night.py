@@ -83,17 +83,20 @@ def transform(run: RunContext) -> Summary:
     Chooses the colour; every later task uses the one returned here.
     """
     from kundenkreis.warehouse import builds, publish
-    from kundenkreis.warehouse.dbt import night_vars
 
     schema = publish.begin_build(run.dsn, run.run_id, run.as_of_date, run.is_backfill)
-    fingerprint = builds.fingerprint(night_vars(run.settings, run.as_of_date, schema))
+    # A backfill takes up nothing that the next night is to take up.
+    rates = _released_rates(run, with_waiting=schema != publish.BACKFILL)
+    fingerprint = builds.fingerprint(_variables(run, schema, rates))
     with publish.building(run.dsn, run.run_id, schema, run.progress):
+        if dropped := builds.drop_what_is_no_model(run.dsn, schema):
+            run.progress(f"dropped from {schema}, no models any more: {', '.join(dropped)}")
         build = builds.begin(
             run.dsn, schema, run.as_of_date, fingerprint, sorted(run.settings.sources)
         )
     kind = f"in full: {build.full_because}" if build.full_because else "what has changed"
     run.progress(f"builds {schema}, {kind}")
-    counts = _dbt_build(run, schema, "tag:transform", build.variables())
+    counts = _dbt_build(run, schema, "tag:transform", build.variables(), rates)
     builds.complete(run.dsn, build, run.run_id)
     reach("transform.after_build")
     publish.clear_dirty(run.dsn, schema)
@@ -158,8 +161,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
     Returns:
         ``publication_id``, None where nothing was published.
     """
-    import os
-
+    from kundenkreis.warehouse import contract
     from kundenkreis.warehouse import publish as publishing
 
     if schema == publishing.BACKFILL:
@@ -175,8 +177,8 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
         run.as_of_date,
         schema,
         gate_results,
-        wait_minutes=float(os.environ.get("KUNDENKREIS_PUBLISH_WAIT_MINUTES", "10")),
-        allow_contract_change=os.environ.get("KUNDENKREIS_ALLOW_CONTRACT_CHANGE") == "1",
+        wait_minutes=publishing.wait_minutes(),
+        declared=contract.read_declarations(),
     )
     reach("publish.after_publish")
     return {"publication_id": publication.publication_id, "schema_name": schema}
@@ -187,6 +189,7 @@ def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     from kundenkreis import activation
     from kundenkreis.warehouse import builds
 
+    activation.require_plannable(run.dsn, publication_id)
     counts = _dbt_build(run, schema, "tag:plan", builds.variables_of(run.dsn, schema))
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}
@@ -230,13 +233,17 @@ def report(run: RunContext) -> Summary:
 
 
 def _dbt_build(
-    run: RunContext, schema: str, select: str, stands_upon: dict[str, Any]
+    run: RunContext,
+    schema: str,
+    select: str,
+    stands_upon: dict[str, Any],
+    rates: list[dict[str, str]] | None = None,
 ) -> dict[str, int]:
-    from kundenkreis.warehouse.dbt import night_vars, run_dbt
+    from kundenkreis.warehouse.dbt import run_dbt
     from kundenkreis.warehouse.publish import building
 
-    # The same in every call of a night: dbt parses anew where a variable differs.
-    variables = night_vars(run.settings, run.as_of_date, schema, run_id=run.run_id, **stands_upon)
+    rates = _released_rates(run) if rates is None else rates
+    variables = _variables(run, schema, rates, run_id=run.run_id, **stands_upon)
     with building(run.dsn, run.run_id, schema, run.progress):
         return run_dbt(
             "build",
@@ -245,6 +252,26 @@ def _dbt_build(
             variables=variables,
             progress=run.progress,
         )
+
+
+def _variables(
+    run: RunContext, schema: str, rates: list[dict[str, str]], **more: Any
+) -> dict[str, Any]:
+    """The same in every call of a night: dbt parses anew where a variable differs.
+
+    A rate that was released for an order changes the rules, so the builds after it are full ones.
+    """
+    from kundenkreis.warehouse.dbt import night_vars
+
+    return night_vars(run.settings, run.as_of_date, schema, released_exchange_rates=rates, **more)
+
+
+def _released_rates(run: RunContext, *, with_waiting: bool = False) -> list[dict[str, str]]:
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.releases import released_exchange_rates
+
+    with connect(run.dsn) as connection:
+        return released_exchange_rates(connection, with_waiting=with_waiting)
 
 
 # Models whose rows go to the quarantine.
@@ -256,8 +283,9 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
     from psycopg import sql
 
     from kundenkreis.warehouse.connection import connect
-    from kundenkreis.warehouse.publish import intermediate_schema
+    from kundenkreis.warehouse.publish import BACKFILL, intermediate_schema
     from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+    from kundenkreis.warehouse.releases import close_of_model
 
     rejected = 0
     with connect(run.dsn) as connection:
@@ -266,7 +294,13 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
                 "select source, table_name, record_key, reason_code, reason, payload::jsonb from {}"
             ).format(sql.Identifier(intermediate_schema(schema), model))
             rows = connection.execute(query).fetchall()
-            rejected += record_rejections(connection, (Rejection(*row) for row in rows), run.run_id)
+            rejections = (
+                Rejection(source, table, key, code, reason, payload, model)
+                for source, table, key, code, reason, payload in rows
+            )
+            rejected += record_rejections(connection, rejections, run.run_id)
+            if schema != BACKFILL:  # an older day rejects less
+                close_of_model(connection, model, run.run_id)
     return rejected
 
 

@@ -7,6 +7,7 @@ A config folder (``config/``, or the one ``KUNDENKREIS_CONFIG`` names) holds
 - ``segments.yml``     who belongs to which audience
 - ``destinations.yml`` the email tools
 - ``retention.yml``    how long rows about persons are kept
+- ``quality.yml``      what the gates let pass
 
 Secrets are never in these files: they are Airflow connections, named by their id.
 """
@@ -468,6 +469,41 @@ class RetentionConfig(BaseModel):
     consent_proof_days: int = Field(1095, ge=1, description="Proof of a consent, after its end.")
 
 
+class RejectedLimit(BaseModel):
+    """How many rows of a table may be rejected for one reason before a gate stops the night."""
+
+    model_config = _Strict
+    max_percent: Decimal = Field(
+        Decimal(5),
+        ge=0,
+        le=100,
+        description="Share of the table's rows that the night read, the rejected ones included. "
+        "More is critical.",
+    )
+    min_rows: int = Field(
+        20, ge=1, description="Fewer rejected rows are never critical: a share of few says nothing."
+    )
+
+
+class QualityConfig(BaseModel):
+    """``quality.yml``: what the gates let pass."""
+
+    model_config = _Strict
+    rejected_rows: RejectedLimit = Field(
+        default=RejectedLimit(),
+        description="The limit of every reason that rejected_rows_by_reason does not name.",
+    )
+    rejected_rows_by_reason: dict[str, RejectedLimit] = Field(
+        default={},
+        description="Limits of single reasons, by their code as `kundenkreis quarantine list` "
+        "shows it ({no_exchange_rate: {max_percent: 20}}).",
+    )
+
+    def rejected_limit(self, reason_code: str) -> RejectedLimit:
+        """The limit of a reason."""
+        return self.rejected_rows_by_reason.get(reason_code, self.rejected_rows)
+
+
 class Settings(BaseModel):
     """Everything the config folder says."""
 
@@ -478,6 +514,7 @@ class Settings(BaseModel):
     segments: dict[str, Segment]
     destinations: dict[str, Any]
     retention: RetentionConfig
+    quality: QualityConfig = QualityConfig()
 
     @property
     def active_segments(self) -> dict[str, Segment]:
@@ -550,11 +587,11 @@ def load_settings(config_dir: Path | None = None) -> Settings:
             f"{folder}: there is no sources.yml. KUNDENKREIS_CONFIG must name a config folder "
             "such as config/ or examples/online_retail/."
         )
-    model = _read(folder / "model.yml", ModelSettings)
-    sources = _read(folder / "sources.yml", SourcesConfig)
-    segments = _read(folder / "segments.yml", SegmentsConfig)
-    destinations = _read(folder / "destinations.yml", DestinationsConfig)
-    retention = _read(folder / "retention.yml", RetentionConfig)
+    model = read_file(folder / "model.yml", ModelSettings)
+    sources = read_file(folder / "sources.yml", SourcesConfig)
+    segments = read_file(folder / "segments.yml", SegmentsConfig)
+    destinations = read_file(folder / "destinations.yml", DestinationsConfig)
+    retention = read_file(folder / "retention.yml", RetentionConfig)
     settings = Settings(
         folder=folder,
         model=model,
@@ -562,6 +599,7 @@ def load_settings(config_dir: Path | None = None) -> Settings:
         segments=segments.segments,
         destinations=_present(destinations),
         retention=retention,
+        quality=read_file(folder / "quality.yml", QualityConfig),
     )
     _check_references(settings)
     return settings
@@ -644,7 +682,12 @@ def _numbers(value: Any) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _read(file: Path, model: type[_Model]) -> _Model:
+def read_file(file: Path, model: type[_Model]) -> _Model:
+    """Read a YAML file into its model; a file that is not there has the defaults.
+
+    Raises:
+        ConfigError: names file, line, key, what was found and what is allowed.
+    """
     if not file.exists():
         return model()
     data = _yaml(file)

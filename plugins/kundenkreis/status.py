@@ -81,7 +81,7 @@ def _publication(connection: psycopg.Connection) -> dict[str, Any] | None:
     rows = _rows(
         connection,
         "select publication_id, as_of_date::text as as_of_date, schema_name, "
-        "published_at::text as published_at from history.publications "
+        "published_at::text as published_at, restores_publication_id from history.publications "
         "order by publication_id desc limit 1",
     )
     return rows[0] if rows else None

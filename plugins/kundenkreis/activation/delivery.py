@@ -254,20 +254,43 @@ def _lock(writer: psycopg.Connection, destination: str) -> None:
         ) from None
 
 
-def _require_current(writer: psycopg.Connection, publication_id: int) -> None:
-    """Raise unless the plan belongs to the newest publication and exists."""
-    newest = _newest_publication(writer)
+def require_plannable(connection: psycopg.Connection, publication_id: int) -> None:
+    """Raise unless a plan for this publication may be made and sent.
+
+    Raises:
+        PlanOutdated: a newer publication exists, or this one is a rollback.
+    """
+    newest = _newest_publication(connection)
     if newest != publication_id:
         raise PlanOutdated(
             f"The plan of publication {publication_id} is outdated: the newest publication is "
             f"{newest}. Plan again, then deliver."
         )
+    if restores := _restored_by(connection, publication_id):
+        # Its marts were built before the withdrawals that the sources have told of since.
+        raise PlanOutdated(
+            f"Publication {publication_id} is a rollback to publication {restores}: nothing is "
+            "planned or sent for it. The next night plans anew, from marts that know who withdrew."
+        )
+
+
+def _require_current(writer: psycopg.Connection, publication_id: int) -> None:
+    """Raise unless the plan belongs to the newest publication and exists."""
+    require_plannable(writer, publication_id)
     planned = writer.execute("select to_regclass('activation.plan_rows')").fetchone()
     if planned is None or planned[0] is None:
         raise PlanOutdated(
             f"Publication {publication_id} has no plan: activation.plan_rows does not exist. "
             "Run the plan step first."
         )
+
+
+def _restored_by(writer: psycopg.Connection, publication_id: int) -> int | None:
+    row = writer.execute(
+        "select restores_publication_id from history.publications where publication_id = %s",
+        (publication_id,),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _newest_publication(writer: psycopg.Connection) -> int | None:

@@ -11,7 +11,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from kundenkreis.destinations.config import DestinationsConfig
-from kundenkreis.settings import ModelSettings, RetentionConfig, SegmentsConfig, repository_root
+from kundenkreis.settings import (
+    ModelSettings,
+    QualityConfig,
+    RetentionConfig,
+    SegmentsConfig,
+    repository_root,
+)
 from kundenkreis.sources.config import ENTITY_COLUMNS, REQUIRED_COLUMNS, Entity, SourcesConfig
 
 Schema = dict[str, Any]
@@ -22,13 +28,14 @@ FILES: dict[str, type[BaseModel]] = {
     "segments": SegmentsConfig,
     "destinations": DestinationsConfig,
     "retention": RetentionConfig,
+    "quality": QualityConfig,
 }
 
 _HEAD = """# Configuration
 
 <!-- Written by `make docs`; do not edit by hand. -->
 
-A config folder holds five files: [config/](../config/), or the folder that `KUNDENKREIS_CONFIG`
+A config folder holds six files: [config/](../config/), or the folder that `KUNDENKREIS_CONFIG`
 names. `sources.yml` must exist; any other file, and any key with a default, may be left out. A key
 that is not listed here is an error, reported with file, line, key and what is allowed. Secrets are
 never in these files: they are Airflow connections (see [.env.example](../.env.example)).

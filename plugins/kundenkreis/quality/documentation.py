@@ -12,7 +12,7 @@ from pathlib import Path
 from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.quality.bounds import History
 from kundenkreis.quality.facts import LandingFacts, MartsFacts
-from kundenkreis.quality.suites import landing, marts
+from kundenkreis.quality.suites import contract, landing, marts, rejections
 from kundenkreis.quality.suites.common import TableSuite
 from kundenkreis.quality.suites.landed import feeds, landed_tables
 from kundenkreis.settings import (
@@ -48,6 +48,8 @@ there are too few nights, an expectation that compares is left out. `kundenkreis
 `quality.gate_trend` show how each expectation did night after night.
 
 The numbers behind the limits are in `plugins/kundenkreis/quality/limits.py`, each with its reason.
+How many rows one reason may reject is in [quality.yml](configuration.md); there is an expectation
+per source, table and reason that a night rejected something for, of which one is shown here.
 """
 
 _DAY = date(2026, 1, 31)
@@ -62,9 +64,20 @@ def gates_markdown() -> str:
         [
             _HEAD,
             "## gate_landing",
-            *_sections(landing.suites(settings, _landing_facts(settings))),
+            *_sections(
+                [
+                    *landing.suites(settings, _landing_facts(settings)),
+                    _rejections("landing", "orders", "invalid_total", settings),
+                ]
+            ),
             "## gate_marts",
-            *_sections(marts.suites(settings, _marts_facts())),
+            *_sections(
+                [
+                    contract.suite(_SCHEMA, (), ()),
+                    *marts.suites(settings, _marts_facts()),
+                    _rejections("marts", "orders", "no_exchange_rate", settings),
+                ]
+            ),
         ]
     )
 
@@ -96,6 +109,14 @@ def _sections(suites: list[TableSuite]) -> list[str]:
             *rows,
         ]
     return [*lines, ""]
+
+
+def _rejections(gate: str, table: str, reason: str, settings: Settings) -> TableSuite:
+    """There is one expectation per source, table and reason; one of them stands for all."""
+    one = rejections.Rejected(
+        "woocommerce", table, reason, "quarantine.rejected_records where true", "0"
+    )
+    return rejections.suite(gate, [one], settings.quality)
 
 
 def _cell(text: str) -> str:

@@ -16,6 +16,7 @@ from kundenkreis.quality.bounds import History
 from kundenkreis.quality.suites.landed import feeds
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.publish import Publication, current_publication
+from kundenkreis.warehouse.releases import released_exchange_rates
 
 Columns = Mapping[tuple[str, str], frozenset[str]]
 
@@ -86,6 +87,8 @@ class MartsFacts:
         run_id: the run that is checked.
         measured: what this run measured, by mart and measure (`kundenkreis.quality.measures`).
         history: what published nights measured.
+        released_rates: of orders that were released from quarantine with a rate of their own, as
+            `kundenkreis.warehouse.releases.released_exchange_rates`.
     """
 
     schema: str
@@ -97,6 +100,7 @@ class MartsFacts:
     run_id: str = ""
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     history: Mapping[tuple[str, str], History] = field(default_factory=dict)
+    released_rates: Sequence[Mapping[str, str]] = ()
 
     def exists(self, schema: str, table: str, *columns: str) -> bool:
         """Whether the table is there with these columns and may be read."""
@@ -152,6 +156,7 @@ def marts_facts(
         run_id=run_id,
         measured=measured,
         history=measures.history(connection, tables, as_of_date, published=True),
+        released_rates=released_exchange_rates(connection),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
@@ -24,6 +24,9 @@ from kundenkreis.quality.checkpoint import (
 from kundenkreis.quality.suites.common import TableSuite
 from kundenkreis.settings import Settings, home
 from kundenkreis.warehouse.connection import connect
+
+if TYPE_CHECKING:
+    from kundenkreis.quality.suites.rejections import Rejected
 
 Gate = Literal["landing", "marts"]
 
@@ -146,29 +149,51 @@ def _suites(
     marts_schema: str | None,
 ) -> list[TableSuite]:
     from kundenkreis.quality import facts
+    from kundenkreis.quality.suites import rejections
 
     with connect(dsn, application_name="kundenkreis gate") as connection:
         try:
             if gate == "landing":
                 from kundenkreis.quality.suites import landing
 
-                return landing.suites(
+                found = landing.suites(
                     settings, facts.landing_facts(connection, settings, run_id, as_of_date)
                 )
+                rejected = rejections.of_load(connection, run_id)
+                return [*found, *_rejected(gate, rejected, settings)]
             if not marts_schema:
                 raise WarehouseError(
                     "Gate marts needs the schema that transform chose; run transform first."
                 )
-            from kundenkreis.quality.suites import marts
+            from kundenkreis.quality.suites import contract, marts
+            from kundenkreis.warehouse.contract import read_declarations, unspent
+            from kundenkreis.warehouse.publish import BACKFILL
 
-            return marts.suites(
+            declared = read_declarations()
+            open_ = unspent(connection, declared)
+            stale = [declaration for declaration in declared if declaration not in open_]
+            # A backfill is shown to nobody, so it can break no reader.
+            shown = marts_schema != BACKFILL
+            found = marts.suites(
                 settings, facts.marts_facts(connection, settings, marts_schema, as_of_date, run_id)
             )
+            rejected = rejections.of_models(connection, run_id, marts_schema)
+            return [
+                *([contract.suite(marts_schema, open_, stale)] if shown else []),
+                *found,
+                *_rejected(gate, rejected, settings),
+            ]
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise WarehouseError(
                 f"Gate {gate}: {error.diag.message_primary}. "
                 "`kundenkreis warehouse start` creates what is missing."
             ) from None
+
+
+def _rejected(gate: str, rejected: Sequence[Rejected], settings: Settings) -> list[TableSuite]:
+    from kundenkreis.quality.suites import rejections
+
+    return [rejections.suite(gate, rejected, settings.quality)] if rejected else []
 
 
 def _docs_folder(run_id: str, gate: str) -> Path:

@@ -5,11 +5,11 @@ Nothing here imports Airflow, and importing this package imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from kundenkreis.errors import ConfigError
+from kundenkreis.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from kundenkreis.connections import Resolver
@@ -56,3 +56,46 @@ def extract(
 
         return hubspot.extract(source_settings, run, resolve)
     raise ConfigError(f"sources.yml: '{source_name}' is not a source this version can read.")
+
+
+def check_released(
+    source_name: str,
+    table: str,
+    payload: Mapping[str, Any],
+    corrections: Mapping[str, Any],
+    settings: Settings,
+) -> None:
+    """Validate a record that was rejected when it was loaded, as the source's next extract will.
+
+    Args:
+        payload: the record as the quarantine keeps it.
+        corrections: field to the value to use instead.
+
+    Raises:
+        DataError: it is still wrong; says which field breaks which rule.
+        ConfigError: the source, or the dataset the row came from, is not configured any more.
+    """
+    source_settings = settings.sources.get(source_name)
+    region = settings.model.phone_default_region
+    if source_settings is None:
+        raise ConfigError(f"sources.yml has no source '{source_name}' any more.")
+    if source_name == "files":
+        from kundenkreis.sources import files
+
+        name = payload.get("dataset")
+        dataset = next((one for one in source_settings.datasets if one.name == name), None)
+        if dataset is None:
+            raise ConfigError(f"sources.yml: files has no dataset '{name}' any more.")
+        files.check_released(dataset, payload, corrections, region)
+        return
+    from kundenkreis.sources import hubspot, woocommerce
+    from kundenkreis.sources.base import Table, released_row
+
+    tables: dict[str, Table] = {}
+    if source_name == "woocommerce":
+        tables = woocommerce.tables(source_settings, region)
+    elif source_name == "hubspot":
+        tables = hubspot.tables(source_settings, region)
+    if table not in tables:
+        raise DataError(f"{source_name} loads no table '{table}', so nothing can come back to it.")
+    released_row(payload, corrections, tables[table])

@@ -8,6 +8,8 @@ dlt (https://dlthub.com/docs) does the loading: a source's tables go to the sche
   a cursor only ever becomes visible with the data it stands for.
 * Each record is validated by a pydantic model, which is also the declaration of its table. What
   does not fit goes to ``quarantine.rejected_records``, and the rest loads.
+* A record that was released from the quarantine is validated with its corrections, as the next
+  reading of the record, and merged by the same key (`kundenkreis.warehouse.releases`).
 * Every declared table and column exists after a run, also when no record filled it.
 """
 
@@ -26,13 +28,20 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import psycopg
+from psycopg import sql
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from kundenkreis import failpoints
-from kundenkreis.errors import KundenkreisError, WarehouseError
+from kundenkreis.errors import DataError, KundenkreisError, WarehouseError
 from kundenkreis.http import understood_pages
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+from kundenkreis.warehouse.releases import (
+    Quarantined,
+    corrected,
+    read_quarantined,
+    settle,
+)
 
 # --------------------------------------------------------------------------- what a record may hold
 
@@ -210,10 +219,12 @@ def _bare_type(annotation: Any) -> Any:
 
 @dataclass
 class Counts:
-    """What a run did: rows loaded per table, and the rows that could not be used."""
+    """What a run did: rows loaded per table, the rows that could not be used, and what became of
+    those that could not be used before."""
 
     tables: dict[str, int] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
+    quarantined: Quarantined = field(default_factory=Quarantined)
 
     def loaded(self, table: str, rows: int) -> None:
         """Count rows of a table."""
@@ -221,23 +232,82 @@ class Counts:
 
 
 def checked(
-    records: Iterable[Any], table: Table, source: str, rejections: list[Rejection]
+    records: Iterable[Any],
+    table: Table,
+    source: str,
+    rejections: list[Rejection],
+    quarantined: Quarantined | None = None,
 ) -> list[dict[str, Any]]:
-    """The records that fit the table's model, as plain rows; the others become rejections."""
+    """The records that fit the table's model, as plain rows; the others become rejections.
+
+    Args:
+        quarantined: takes note of what loads again, and brings the corrections of records that were
+            released as they are.
+    """
+    known = quarantined or Quarantined()
     rows = []
     for record in records:
         try:
-            rows.append(table.model.model_validate(table.shape(record)).model_dump())
+            row = _validated(record, table)
         except ValidationError as error:
-            rejections.append(_rejection(record, table, source, error))
+            rejection = _rejection(record, table, source, error)
+            second = _second_chance(rejection, table, known)
+            if second is None:
+                known.rejects(table.name, rejection.record_key)
+                rejections.append(rejection)
+            else:
+                rows.append(second)
+        else:
+            known.loads(table.name, row[table.primary_key])
+            rows.append(row)
     return rows
+
+
+def _validated(record: Any, table: Table) -> dict[str, Any]:
+    return table.model.model_validate(table.shape(record)).model_dump()
+
+
+def _second_chance(rejection: Rejection, table: Table, known: Quarantined) -> dict[str, Any] | None:
+    """The row of a record that was released; None where it was not, or is still wrong."""
+    release = known.release_of(rejection)
+    if release is None:
+        return None
+    try:
+        row = released_row(release.payload, release.corrections, table)
+    except DataError as error:
+        known.refused[release.record_hash] = str(error)
+        return None
+    known.loaded.add(release.record_hash)
+    return row
+
+
+def released_row(
+    payload: Mapping[str, Any], corrections: Mapping[str, Any], table: Table
+) -> dict[str, Any]:
+    """A rejected record with its corrections, as the row it becomes.
+
+    Raises:
+        DataError: it is still wrong; says which field breaks which rule, never with which value.
+    """
+    record = corrected(payload, corrections)
+    try:
+        row = _validated(record, table)
+    except ValidationError as error:
+        raise DataError("; ".join(_sentences(error)[:5])) from None
+    key = payload.get(table.primary_key)
+    if key is not None and str(row[table.primary_key]) != str(key):
+        raise DataError(f"{table.primary_key}: is the record's key, which no correction changes")
+    return row
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return [f"{_location(problem['loc'])}: {_rule(problem['msg'])}" for problem in problems]
 
 
 def _rejection(record: Any, table: Table, source: str, error: ValidationError) -> Rejection:
     """Say which field breaks which rule, never with which value."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    sentences = [f"{_location(problem['loc'])}: {_rule(problem['msg'])}" for problem in problems]
-    first = problems[0]
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "record"
     kind = "missing" if first["type"] == "missing" else "invalid"
     payload = record if isinstance(record, Mapping) else {"record": record}
@@ -247,7 +317,7 @@ def _rejection(record: Any, table: Table, source: str, error: ValidationError) -
         table_name=table.name,
         record_key=None if key is None else str(key),
         reason_code=f"{kind}_{name}",
-        reason="; ".join(sentences[:5]),
+        reason="; ".join(_sentences(error)[:5]),
         payload=payload,
     )
 
@@ -340,6 +410,7 @@ def load(
             destination=dlt.destinations.postgres(_sqlalchemy_style(run.dsn)),
             dataset_name=run.schema,
         )
+        counts.quarantined = _read_quarantined(run)
         pipeline.sync_destination()
         state = pipeline.state.get("sources", {}).get(run.source, {})
         wanted = resources(state)
@@ -353,6 +424,8 @@ def load(
             pipeline.load()
             failpoints.reach(f"extract.{run.source}.after_load")
         ensure_declared(run.dsn, run.schema, declared)
+        with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
+            settle(connection, counts.quarantined, run.run_id)
 
 
 def summary(run: Run, counts: Counts) -> dict[str, Any]:
@@ -382,13 +455,16 @@ def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any
         cursor = dict(state.get("cursor", {}))
         counts.loaded(table.name, 0)
         for page in understood_pages(run.source, f"reading {table.name}", pages(cursor)):
-            good = checked(page, table, run.source, counts.rejections)
+            good = checked(page, table, run.source, counts.rejections, counts.quarantined)
             counts.loaded(table.name, len(good))
             done = counts.tables[table.name]
             if done // _PROGRESS_ROWS > (done - len(good)) // _PROGRESS_ROWS:
                 run.progress(f"{run.source}: {done:,} {table.name} so far")
             if good:
                 yield good
+        if released := _released_rows(run, table, counts):
+            counts.loaded(table.name, len(released))
+            yield released
         run.progress(f"{run.source}: {counts.tables[table.name]:,} {table.name}")
         yield dlt.mark.materialize_table_schema()
         state["cursor"] = cursor
@@ -442,6 +518,47 @@ def ensure_declared(dsn: str, schema: str, tables: Mapping[str, Mapping[str, Col
 def _postgres_type(column: Column) -> str:
     name = POSTGRES_TYPES[column.data_type]
     return f"{name}({column.precision},{column.scale})" if column.precision is not None else name
+
+
+def _released_rows(run: Run, table: Table, counts: Counts) -> list[dict[str, Any]]:
+    """What was released and not read in this run, as far as nothing newer has arrived."""
+    known = counts.quarantined
+    rows = []
+    for release in known.waiting(table.name):
+        try:
+            row = released_row(release.payload, release.corrections, table)
+        except DataError as error:
+            known.refused[release.record_hash] = str(error)
+            continue
+        if _has_arrived(run, table, row):
+            known.arrived.add(release.record_hash)
+        else:
+            known.loaded.add(release.record_hash)
+            rows.append(row)
+    return rows
+
+
+def _has_arrived(run: Run, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether the warehouse holds a newer version of the record; a release never replaces one."""
+    newest = sql.Identifier(table.newest) if table.newest else sql.NULL
+    query = sql.SQL("select {} from {} where {} = %s").format(
+        newest, sql.Identifier(run.schema, table.name), sql.Identifier(table.primary_key)
+    )
+    with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
+        try:
+            found = connection.execute(query, (row[table.primary_key],)).fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            return False
+    if found is None:
+        return False
+    if table.newest is None or found[0] is None or row[table.newest] is None:
+        return True
+    return bool(found[0] > row[table.newest])
+
+
+def _read_quarantined(run: Run) -> Quarantined:
+    with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
+        return read_quarantined(connection, run.source)
 
 
 def _quarantine(run: Run, rejections: list[Rejection]) -> None:

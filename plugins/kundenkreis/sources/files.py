@@ -15,6 +15,8 @@ Rules (design, section 4, "Orders under one policy"):
   and orders with a key: the last row of the latest file.
 * What was spent on one acquisition source on one day comes from the latest file that has both, all
   its rows together: exports of overlapping periods do not double, and later ones correct.
+* A row that was released from the quarantine is read with its corrections, whenever its file is
+  read. A release makes its dataset be read again, although no file has changed.
 * A file without order keys gets ``<content hash>-<row>``: every row is an order.
 * Money is decimal from the first character on. A cell that does not parse sends its row to
   quarantine before dlt sees it; a file that cannot be read as a whole loads nothing at all.
@@ -66,7 +68,8 @@ from kundenkreis.sources.config import (
 )
 from kundenkreis.sources.telephone import e164_column
 from kundenkreis.warehouse.connection import connect
-from kundenkreis.warehouse.quarantine import Rejection
+from kundenkreis.warehouse.quarantine import Rejection, record_hash
+from kundenkreis.warehouse.releases import Quarantined, Release
 
 # --------------------------------------------------------------------------- what is loaded
 
@@ -167,6 +170,7 @@ class Prepared:
     tables: dict[str, Path] = field(default_factory=dict)
     losing: dict[str, pa.Array] = field(default_factory=dict)
     mapping: str = ""
+    releases: str = ""
 
 
 def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, Any]:
@@ -187,7 +191,8 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
             known = state.get("datasets", {})
             prepared = []
             for name, dataset in datasets.items():
-                if _unchanged(dataset, found[name], known.get(name, {}), run):
+                releases = counts.quarantined.digest(name)
+                if _unchanged(dataset, found[name], known.get(name, {}), run, releases):
                     files_after[name] = _remembered(known[name])
                     run.progress(f"{name}: nothing new in {len(found[name])} file(s)")
                     continue
@@ -210,7 +215,11 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
     return summary(run, counts)
 
 
-def _unchanged(dataset: FileDataset, files: list[File], known: Mapping[str, Any], run: Run) -> bool:
+def _unchanged(
+    dataset: FileDataset, files: list[File], known: Mapping[str, Any], run: Run, releases: str
+) -> bool:
+    if known.get("releases", "") != releases:
+        return False
     before = [(f["name"], f["hash"]) for f in known.get("files", []) if f["present"]]
     now = [(file.name, file.content_hash) for file in distinct(files)]
     return known.get("mapping") == _mapping_digest(dataset, run) and before == now
@@ -249,7 +258,9 @@ def _prepare(
     ]
     files, tables = [], {}
     for file in distinct(found):
-        table, read, rejections = _read_file(dataset, file, run, Path(directory))
+        table, read, rejections = _read_file(
+            dataset, file, run, Path(directory), counts.quarantined
+        )
         counts.rejections.extend(rejections)
         counts.loaded(dataset.entity.value, 0)
         tables[file.content_hash] = table
@@ -257,8 +268,12 @@ def _prepare(
         run.progress(f"{dataset.name}: {read.rows:,} rows from {Path(file.name).name}")
     ordered = in_declared_order(files + gone, dataset.file_order)
     losing = _losing(dataset, ordered, tables, run)
+    counts.quarantined.was_read(
+        dataset.name, {file.name for file in found}, set(map(record_hash, counts.rejections))
+    )
     counts.loaded(dataset.entity.value, _rows_that_load(tables, losing, dataset))
-    return Prepared(dataset, ordered, tables, losing, _mapping_digest(dataset, run))
+    releases = counts.quarantined.digest(dataset.name)
+    return Prepared(dataset, ordered, tables, losing, _mapping_digest(dataset, run), releases)
 
 
 def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
@@ -277,6 +292,7 @@ def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
         for one in prepared:
             state[one.dataset.name] = {
                 "mapping": one.mapping,
+                "releases": one.releases,
                 "files": [file.state() for file in one.files],
             }
 
@@ -502,7 +518,7 @@ def _rows_that_load(
 
 
 def _read_file(
-    dataset: FileDataset, file: File, run: Run, directory: Path
+    dataset: FileDataset, file: File, run: Run, directory: Path, quarantined: Quarantined
 ) -> tuple[Path, File, list[Rejection]]:
     """Read, check and cast one file into a Parquet file of canonical columns.
 
@@ -511,14 +527,26 @@ def _read_file(
     if file.path is None:
         raise ValueError("only a file that is there can be read")
     target = directory / f"{dataset.name}-{file.content_hash}.parquet"
-    rejects = _Rejects(run.source, dataset, file)
+    rejects = _Rejects(run.source, dataset, file, quarantined)
     rows = 0
-    schema = pa.schema([f for f in schema_of(dataset.entity) if f.name not in _ADDED_LATER])
-    with pq.ParquetWriter(target, schema, compression="lz4") as writer:
-        for batch in _read_text(dataset, file.path, rejects):
+    with pq.ParquetWriter(target, _stored_schema(dataset), compression="lz4") as writer:
+
+        def write(batch: pa.Table, rejects: _Rejects) -> None:
+            nonlocal rows
             table = canonical(batch, dataset, file.content_hash, rejects, run.phone_default_region)
             rows += table.num_rows
-            writer.write_table(table.cast(schema))
+            writer.write_table(table.cast(_stored_schema(dataset)))
+
+        for batch in _read_text(dataset, file.path, rejects):
+            write(batch, rejects)
+        for release, rejection in rejects.released:
+            again = _Rejects(run.source, dataset, file, Quarantined())
+            write(_released_batch(dataset, release.payload, release.corrections), again)
+            if again.items:
+                quarantined.refused[release.record_hash] = again.items[0].reason
+                rejects.items.append(rejection)
+            else:
+                quarantined.loaded.add(release.record_hash)
     if rows == 0 and rejects.items:
         first = rejects.items[0]
         raise DataError(
@@ -532,27 +560,78 @@ def _read_file(
 _ADDED_LATER = {"source_name", "loaded_at"}
 
 
+def _stored_schema(dataset: FileDataset) -> pa.Schema:
+    return pa.schema([f for f in schema_of(dataset.entity) if f.name not in _ADDED_LATER])
+
+
+def check_released(
+    dataset: FileDataset,
+    payload: Mapping[str, Any],
+    corrections: Mapping[str, Any],
+    phone_default_region: str | None,
+) -> None:
+    """Read one rejected row with its corrections, as the next extract does.
+
+    Raises DataError: it is still wrong, or a correction names no column that the dataset maps.
+    """
+    rejects = _Rejects("files", dataset, File(0, "", ""), Quarantined())
+    batch = _released_batch(dataset, payload, corrections)
+    canonical(batch, dataset, "", rejects, phone_default_region)
+    if rejects.items:
+        raise DataError(rejects.items[0].reason)
+
+
+def _released_batch(
+    dataset: FileDataset, payload: Mapping[str, Any], corrections: Mapping[str, Any]
+) -> pa.Table:
+    """A batch of text with the one row: the cells as they were kept, and those that correct them.
+
+    Of a row with too many or too few cells, or with bytes that are no text, no cell was kept.
+    """
+    columns = list(
+        dict.fromkeys(name for one in dataset.columns.values() for name in one.columns())
+    )
+    if unknown := sorted(set(corrections) - set(columns)):
+        raise DataError(
+            f"--set {unknown[0]}: dataset {dataset.name} maps no such column. It maps: "
+            f"{', '.join(columns)}."
+        )
+    cells = payload.get("cells") or {}
+    if set(cells) <= {"text"}:
+        cells = {}
+    kept = {name: corrections.get(name, cells.get(name)) for name in columns}
+    texts = {
+        name: pa.array([None if value is None else str(value)], pa.string())
+        for name, value in kept.items()
+    }
+    return pa.table({**texts, "_row": pa.array([int(payload["row"])], pa.int64())})
+
+
 @dataclass
 class _Rejects:
-    """Collects the rows of a file that cannot be used."""
+    """Collects the rows of a file that cannot be used, and those of them that were released."""
 
     source: str
     dataset: FileDataset
     file: File
+    quarantined: Quarantined
     items: list[Rejection] = field(default_factory=list)
+    released: list[tuple[Release, Rejection]] = field(default_factory=list)
 
     def add(self, row: int, code: str, reason: str, payload: Mapping[str, Any]) -> None:
         name = self.file.name
-        self.items.append(
-            Rejection(
-                source=self.source,
-                table_name=self.dataset.entity.value,
-                record_key=f"{name}:{row}",
-                reason_code=code,
-                reason=reason,
-                payload={"dataset": self.dataset.name, "row": row, "cells": payload},
-            )
+        rejection = Rejection(
+            source=self.source,
+            table_name=self.dataset.entity.value,
+            record_key=f"{name}:{row}",
+            reason_code=code,
+            reason=reason,
+            payload={"dataset": self.dataset.name, "row": row, "cells": payload},
         )
+        if release := self.quarantined.release_of(rejection):
+            self.released.append((release, rejection))
+        else:
+            self.items.append(rejection)
 
 
 def _read_text(dataset: FileDataset, path: Path, rejects: _Rejects) -> Iterator[pa.Table]:
@@ -973,7 +1052,27 @@ def _typed(
         bad = pc.invert(pc.fill_null(pc.match_substring_regex(text, "^[A-Z]{3}$"), True))
         return text, [_Fault(bad, "invalid_currency", "currency: is no three-letter code")]
     bad = pc.fill_null(pc.match_substring(text, "\x00"), False)
-    return text, [_Fault(bad, f"invalid_{name}", f"{name}: holds a NUL character")]
+    faults = [_Fault(bad, f"invalid_{name}", f"{name}: holds a NUL character")]
+    if dataset.entity is Entity.CONSENT_EVENTS and name in _CONSENT_RULES:
+        pattern, rule = _CONSENT_RULES[name]
+        fits = pc.fill_null(pc.match_substring_regex(text, pattern, ignore_case=True), True)
+        faults.append(_Fault(pc.invert(fits), f"invalid_{name}", f"{name}: {rule}"))
+    return text, faults
+
+
+# An event that says nothing the models know, or of no address, would count for nobody in silence: a
+# withdrawal must not get lost. The address as the models read it (macros/addresses.sql).
+_EVIDENCE = (
+    *("pending", "single", "double", "existing_customer", "withdrawn", "bounced", "complained"),
+    "profiling_objection",
+)
+_CONSENT_RULES = {
+    "evidence": (rf"^\s*({'|'.join(_EVIDENCE)})\s*$", f"is none of {', '.join(_EVIDENCE)}"),
+    "email": (
+        r"^[\s\x{A0}\x{200B}]*[^@\s]+@[^@\s.]+(\.[^@\s.]+)+[\s\x{A0}\x{200B}]*$",
+        "is no email address",
+    ),
+}
 
 
 def _formats(dataset: FileDataset) -> tuple[str, ...]:

@@ -180,6 +180,16 @@ def _link(record: Mapping[str, Any], foreign_ids: Mapping[str, str]) -> dict[str
     return {"linked_source": None, "linked_customer_key": None}
 
 
+def tables(settings: HubSpotSettings, phone_region: str | None) -> dict[str, Table]:
+    """The raw tables by name, with what a record of each must look like."""
+    shape = _shape(settings.foreign_ids, phone_region)
+    found = [
+        Table("contacts", Contact, newest="lastmodifieddate", shape=shape),
+        Table("deals", Deal, newest="hs_lastmodifieddate"),
+    ]
+    return {table.name: table for table in found}
+
+
 # --------------------------------------------------------------------------- calls
 
 
@@ -215,10 +225,10 @@ def extract(
         client(RateLimit(per_second=settings.searches_per_second)) as searches,
     ):
         crm = _Crm(objects, searches, settings)
-        shape = _shape(settings.foreign_ids, run.phone_default_region)
-        contacts = Table("contacts", Contact, newest="lastmodifieddate", shape=shape)
-        deals = Table("deals", Deal, newest="hs_lastmodifieddate")
-        counts = load_tables(run, [(contacts, crm.contacts), (deals, crm.deals)])
+        declared = tables(settings, run.phone_default_region)
+        counts = load_tables(
+            run, [(declared["contacts"], crm.contacts), (declared["deals"], crm.deals)]
+        )
     return summary(run, counts)
 
 

@@ -185,6 +185,23 @@ def _with_meta(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     return shape
 
 
+def tables(settings: WooCommerceSettings, phone_region: str | None) -> dict[str, Table]:
+    """The raw tables by name, with what a record of each must look like."""
+    opt_in = {settings.newsletter_meta_key: "newsletter_opt_in"}
+    opt_in_at = {settings.newsletter_time_meta_key: "newsletter_opt_in_at"}
+    rate = {settings.exchange_rate_meta_key: "exchange_rate"}
+    of_customers = _shape({**opt_in, **opt_in_at}, phone_region)
+    of_orders = _shape({**opt_in, **rate}, phone_region)
+    newest = "date_modified_gmt"
+    found = [
+        Table("products", Product, newest=newest),
+        Table("customers", Customer, newest=newest, shape=of_customers),
+        Table("orders", Order, newest=newest, shape=of_orders),
+        Table("refunds", Refund),
+    ]
+    return {table.name: table for table in found}
+
+
 # --------------------------------------------------------------------------- calls
 
 
@@ -197,10 +214,7 @@ def extract(
     """Load what changed in the shop. Raises CredentialError, VendorError, WarehouseError."""
     connection = resolve(settings.connection)
     connection.require("host", "login", "password")
-    opt_in = {settings.newsletter_meta_key: "newsletter_opt_in"}
-    opt_in_at = {settings.newsletter_time_meta_key: "newsletter_opt_in_at"}
-    rate = {settings.exchange_rate_meta_key: "exchange_rate"}
-    region = run.phone_default_region
+    declared = tables(settings, run.phone_default_region)
     with VendorClient(
         "WooCommerce",
         connection,
@@ -210,27 +224,13 @@ def extract(
         transport=transport,
     ) as client:
         shop = _Shop(client, settings)
-        newest = "date_modified_gmt"
-        counts = load_tables(
-            run,
-            [
-                (Table("products", Product, newest=newest), shop.products),
-                (
-                    Table(
-                        "customers",
-                        Customer,
-                        newest=newest,
-                        shape=_shape({**opt_in, **opt_in_at}, region),
-                    ),
-                    shop.customers,
-                ),
-                (
-                    Table("orders", Order, newest=newest, shape=_shape({**opt_in, **rate}, region)),
-                    shop.orders,
-                ),
-                (Table("refunds", Refund), shop.refunds),
-            ],
-        )
+        readers = {
+            "products": shop.products,
+            "customers": shop.customers,
+            "orders": shop.orders,
+            "refunds": shop.refunds,
+        }
+        counts = load_tables(run, [(declared[name], read) for name, read in readers.items()])
     return summary(run, counts)
 
 

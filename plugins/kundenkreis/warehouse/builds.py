@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from kundenkreis.errors import WarehouseError
 from kundenkreis.settings import repository_root
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.publish import BACKFILL
@@ -148,6 +149,46 @@ def begin(
         loads=tuple(sorted(rows)),
         new_loads=_by_source(rows.keys() - seen),
     )
+
+
+def drop_what_is_no_model(dsn: str, schema: str) -> list[str]:
+    """Drop what a marts schema that nobody reads holds of models that are gone.
+
+    dbt leaves the last table of a removed model where it is, and it would be published for ever.
+    Never with what somebody built on it.
+
+    Returns:
+        The names of what was dropped.
+
+    Raises:
+        WarehouseError: something outside stands on it; names it.
+    """
+    folder = repository_root() / "dbt_project" / "models" / "marts"
+    models = [path.stem for path in folder.rglob("*.sql")]
+    with connect(dsn, application_name="kundenkreis transform") as connection:
+        gone = connection.execute(
+            """
+            select relation.relname, relation.relkind = 'v'
+            from pg_class as relation
+            inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
+            where
+                namespace.nspname = %s
+                and relation.relkind in ('r', 'v', 'p')
+                and relation.relname <> all(%s)
+            order by relation.relkind = 'v' desc, relation.relname
+            """,
+            (schema, models),
+        ).fetchall()
+        for name, is_view in gone:
+            kind = sql.SQL("view" if is_view else "table")
+            try:
+                connection.execute(sql.SQL("drop {} {}").format(kind, sql.Identifier(schema, name)))
+            except psycopg.errors.DependentObjectsStillExist as error:
+                raise WarehouseError(
+                    f"{schema}.{name} belongs to no model any more, but something stands on it: "
+                    f"{error.diag.message_detail}. Let it read schema marts, or drop it."
+                ) from None
+    return [name for name, _ in gone]
 
 
 def complete(dsn: str, build: Build, run_id: str) -> None:

@@ -8,26 +8,36 @@ transaction, so every statement of a reader sees one night or the other (design:
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
 from kundenkreis.failpoints import reach
+from kundenkreis.warehouse import contract
 from kundenkreis.warehouse.connection import connect
+from kundenkreis.warehouse.contract import Change, Declaration
+from kundenkreis.warehouse.history import HISTORY_PREFIX, columns_of, copy_history
 
 BLUE, GREEN, BACKFILL = "marts_blue", "marts_green", "marts_backfill"
-HISTORY_PREFIX = "history_"
 
 _BUILD_LOCK = 7_202_611_002
 _DBT_LOCK = 7_202_611_003
+_PUBLISH_LOCK = 7_202_611_004
+
+# Readers wait while the publisher waits for one view, and then until it has replaced all of them.
+_LOCK_MILLISECONDS = 100
+_VIEWS_SECONDS = 0.4
+
+_Result = TypeVar("_Result")
 
 _LIVE_SCHEMA = """
 select distinct target_schema.nspname
@@ -42,19 +52,6 @@ where
     and dependency.refclassid = 'pg_class'::regclass
     and view_schema.nspname = 'marts'
     and target_schema.nspname <> 'marts'
-"""
-
-_COLUMNS = """
-select relation.relname, attribute.attname, format_type(attribute.atttypid, attribute.atttypmod)
-from pg_attribute as attribute
-inner join pg_class as relation on relation.oid = attribute.attrelid
-inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
-where
-    namespace.nspname = %s
-    and relation.relkind in ('r', 'v', 'p')
-    and attribute.attnum > 0
-    and not attribute.attisdropped
-order by relation.relname, attribute.attnum
 """
 
 # Views of anybody's that stand on views of `marts`.
@@ -89,16 +86,23 @@ where
 """
 _SNAPSHOT_WAIT_SECONDS = 60
 
-Columns = dict[str, dict[str, str]]
-
 
 @dataclass(frozen=True)
 class Publication:
-    """One turn of the marts."""
+    """One turn of the marts.
+
+    Attributes:
+        restores: of a rollback, the publication that is shown again.
+    """
 
     publication_id: int
     as_of_date: date
     schema_name: str
+    restores: int | None = None
+
+
+class _HeldTooLong(Exception):
+    """The views could not all be locked quickly enough; nobody is to wait for the rest of them."""
 
 
 def intermediate_schema(marts_schema: str) -> str:
@@ -124,8 +128,8 @@ def live_schema(connection: psycopg.Connection) -> str | None:
 def current_publication(connection: psycopg.Connection) -> Publication | None:
     """The newest publication; None before the first."""
     row = connection.execute(
-        "select publication_id, as_of_date, schema_name from history.publications "
-        "order by publication_id desc limit 1"
+        "select publication_id, as_of_date, schema_name, restores_publication_id "
+        "from history.publications order by publication_id desc limit 1"
     ).fetchone()
     return Publication(*row) if row else None
 
@@ -158,6 +162,9 @@ def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> s
                 taken_at = now()
             """,
             (run_id, schema, as_of_date, backfill),
+        )
+        connection.execute(
+            "delete from operations.held_publications where schema_name = %s", (schema,)
         )
     return schema
 
@@ -200,11 +207,16 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
 def mark_dirty(dsn: str, schema: str, reason: str) -> None:
     """Remember that a colour failed its gate; it is never published before it is built anew."""
     with connect(dsn) as connection:
-        connection.execute(
-            "insert into operations.dirty_schemas (schema_name, reason) values (%s, %s) "
-            "on conflict (schema_name) do update set reason = excluded.reason, since = now()",
-            (schema, reason),
-        )
+        make_dirty(connection, schema, reason)
+
+
+def make_dirty(connection: psycopg.Connection, schema: str, reason: str) -> None:
+    """As `mark_dirty`, in the caller's transaction."""
+    connection.execute(
+        "insert into operations.dirty_schemas (schema_name, reason) values (%s, %s) "
+        "on conflict (schema_name) do update set reason = excluded.reason, since = now()",
+        (schema, reason),
+    )
 
 
 def clear_dirty(dsn: str, schema: str) -> None:
@@ -221,20 +233,21 @@ def publish(
     gate_results: Mapping[str, Any],
     *,
     wait_minutes: float = 10,
-    allow_contract_change: bool = False,
+    declared: Sequence[Declaration] = (),
 ) -> Publication:
     """Point the views of ``marts`` at a colour, with its history, in one transaction.
 
     Doing it again for the same run and colour changes nothing and returns the same publication,
     so a task that died after its commit can be repeated.
 
-    Every READ COMMITTED statement sees the one night or the other. Transactions whose snapshot is
-    older than the build (REPEATABLE READ) would find the new tables empty, so they are waited for
-    up to a minute.
+    The history is copied before any view is touched, so readers wait for the views alone. Every
+    READ COMMITTED statement sees the one night or the other. Transactions whose snapshot is older
+    than the build (REPEATABLE READ) would find the new tables empty, so they are waited for up to
+    a minute.
 
     Args:
         wait_minutes: how long to wait for readers that hold the views.
-        allow_contract_change: permit columns of ``marts`` to be dropped, retyped or reordered.
+        declared: changes of the contract that are meant; those published before permit nothing.
 
     Raises:
         PublicationRefused: the colour is dirty or would break the contract.
@@ -244,25 +257,117 @@ def publish(
     begun = time.monotonic()
     deadline = begun + wait_minutes * 60
     _wait_for_older_snapshots(dsn, begun + min(wait_minutes * 60, _SNAPSHOT_WAIT_SECONDS))
+    with connect(dsn, application_name="kundenkreis publish") as connection:
+        take_turn(connection, deadline)
+        existing = current_publication(connection)
+        if existing and _is_ours(connection, existing, run_id, schema):
+            return existing
+        require_lease(connection, run_id, schema)
+        _require_clean(connection, schema)
+        permitted = contract.unspent(connection, declared)
+        _require_contract(contract.changes(connection, schema), permitted)
+        row = connection.execute(
+            "insert into history.publications (as_of_date, dag_run_id, schema_name, gate_results) "
+            "values (%s, %s, %s, %s) returning publication_id",
+            (as_of_date, run_id, schema, json.dumps(dict(gate_results))),
+        ).fetchone()
+        assert row is not None  # noqa: S101 (insert ... returning always returns its row)
+        publication = Publication(row[0], as_of_date, schema)
+        copy_history(connection, schema, as_of_date, publication.publication_id)
+        turn_over(
+            connection,
+            dsn,
+            deadline,
+            lambda: _publish_once(connection, run_id, publication, permitted),
+        )
+        connection.execute(
+            "update history.publications set published_at = clock_timestamp() "
+            "where publication_id = %s",
+            (publication.publication_id,),
+        )
+        reach("publish.before_commit")
+    reach("publish.after_commit")
+    return publication
+
+
+def wait_minutes() -> float:
+    """How long to wait for readers: ``KUNDENKREIS_PUBLISH_WAIT_MINUTES``, else 10.
+
+    Raises:
+        WarehouseError: it is no number.
+    """
+    text = os.environ.get("KUNDENKREIS_PUBLISH_WAIT_MINUTES", "10")
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1
+    if not 0 <= minutes < 24 * 60:
+        raise WarehouseError(
+            f"KUNDENKREIS_PUBLISH_WAIT_MINUTES is '{text}'; it must be minutes, such as 10."
+        )
+    return minutes
+
+
+def take_turn(connection: psycopg.Connection, deadline: float) -> None:
+    """Let one publisher at a time write history; the lock ends with the transaction.
+
+    Raises:
+        WarehouseError: another one did not end before the deadline.
+    """
+    left = max(1, round((deadline - time.monotonic()) * 1_000))
+    connection.execute("select set_config('lock_timeout', %s, true)", (f"{left}ms",))
+    try:
+        connection.execute("select pg_advisory_xact_lock(%s)", (_PUBLISH_LOCK,))
+    except psycopg.errors.LockNotAvailable:
+        raise WarehouseError(
+            "Another publication, rollback or backfill has been writing for too long. Wait for it; "
+            "pg_stat_activity shows its session by the name 'kundenkreis'. Then clear `publish`."
+        ) from None
+
+
+def turn_over(
+    connection: psycopg.Connection, dsn: str, deadline: float, replace: Callable[[], _Result]
+) -> _Result:
+    """Replace the views, in a savepoint that is tried again while readers hold them.
+
+    Args:
+        connection: in the publishing transaction; what it wrote so far stays between attempts.
+        replace: replaces all views; locks that it took are given back when it fails.
+
+    Raises:
+        WarehouseError: readers held on until the deadline; names their sessions.
+    """
+    milliseconds = _lock_milliseconds(connection)
     while True:
         try:
-            with connect(dsn, application_name="kundenkreis publish") as connection:
-                existing = current_publication(connection)
-                if existing and _is_ours(connection, existing, run_id, schema):
-                    return existing
-                publication = _publish_once(
-                    connection, run_id, as_of_date, schema, gate_results, allow_contract_change
+            with connection.transaction():
+                connection.execute(
+                    "select set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",)
                 )
-            reach("publish.after_commit")
-            return publication
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                # Nobody chooses a colour between this and the commit.
+                connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
+                return replace()
+        except (
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.DeadlockDetected,
+            _HeldTooLong,
+        ):
             if time.monotonic() > deadline:
                 raise WarehouseError(
-                    f"publish waited {wait_minutes:g} minutes for readers of schema marts. "
-                    f"Sessions in the way: {_blocking_sessions(dsn)}. End them, then clear "
-                    "`publish`."
+                    "publish waited in vain for readers of schema marts. Sessions in the way: "
+                    f"{_blocking_sessions(dsn)}. End them, then clear `publish`; how long it waits "
+                    "is KUNDENKREIS_PUBLISH_WAIT_MINUTES."
                 ) from None
             time.sleep(random.uniform(0.05, 0.4))  # noqa: S311 (jitter)
+
+
+def _lock_milliseconds(connection: psycopg.Connection) -> int:
+    """Below deadlock_timeout, readers and publisher never wait for each other long enough for the
+    server to end one of them; the publisher gives up first and tries again."""
+    row = connection.execute(
+        "select setting::integer from pg_settings where name = 'deadlock_timeout'"
+    ).fetchone()
+    return max(1, min(_LOCK_MILLISECONDS, row[0] // 2 if row else _LOCK_MILLISECONDS))
 
 
 def _wait_for_older_snapshots(dsn: str, deadline: float) -> None:
@@ -278,8 +383,9 @@ def _wait_for_older_snapshots(dsn: str, deadline: float) -> None:
 def write_history(dsn: str, run_id: str, as_of_date: date, schema: str) -> None:
     """Write a backfilled night's history rows without publishing anything."""
     with connect(dsn, application_name="kundenkreis history") as connection:
+        take_turn(connection, time.monotonic() + _SNAPSHOT_WAIT_SECONDS)
         require_lease(connection, run_id, schema)
-        _copy_history(connection, schema, as_of_date, None)
+        copy_history(connection, schema, as_of_date, None)
 
 
 def _is_ours(
@@ -290,91 +396,89 @@ def _is_ours(
         (existing.publication_id,),
     ).fetchone()
     same_run = row is not None and row[0] == run_id and existing.schema_name == schema
-    return same_run and live_schema(connection) == schema
+    return same_run and existing.restores is None and live_schema(connection) == schema
 
 
 def _publish_once(
     connection: psycopg.Connection,
     run_id: str,
-    as_of_date: date,
-    schema: str,
-    gate_results: Mapping[str, Any],
-    allow_contract_change: bool,
-) -> Publication:
-    # Below deadlock_timeout: readers and publisher never wait for each other long enough to
-    # deadlock; the whole transaction is retried instead.
-    connection.execute("set local lock_timeout = '100ms'")
-    # Nobody chooses a colour between this look at the lease and the commit.
-    connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
+    publication: Publication,
+    permitted: Sequence[Declaration],
+) -> None:
+    schema = publication.schema_name
+    # Again, because readers may have been waited for meanwhile.
     require_lease(connection, run_id, schema)
     _require_clean(connection, schema)
-    built = _columns(connection, schema)
+    found = contract.changes(connection, schema)
+    _require_contract(found, permitted)
+    meant = [change for change in found if any(item.permits(change) for item in permitted)]
+    built = columns_of(connection, schema)
     tables = {name: cols for name, cols in built.items() if not name.startswith(HISTORY_PREFIX)}
-    views = _columns(connection, "marts")
-    breaking = _contract_changes(views, tables)
-    if breaking and not allow_contract_change:
-        raise PublicationRefused(
-            "Publishing would break what readers of schema marts rely on: "
-            + "; ".join(breaking)
-            + ". If it is meant, run once with KUNDENKREIS_ALLOW_CONTRACT_CHANGE=1."
-        )
-    for name in _drop_changed_views(connection, views, tables):
+    views = columns_of(connection, "marts")
+    for name in drop_changed_views(connection, meant):
         del views[name]
+    replace_views(
+        connection,
+        {
+            name: view_statement(name, views.get(name, {}), table, schema)
+            for name, table in tables.items()
+        },
+    )
+    contract.spend(connection, meant, permitted, publication.publication_id)
+    hold(connection, schema, publication.publication_id)
+
+
+def hold(connection: psycopg.Connection, schema: str, publication_id: int) -> None:
+    """Remember whose tables a colour holds, until a run begins to build it anew."""
+    connection.execute(
+        "insert into operations.held_publications (schema_name, publication_id) values (%s, %s) "
+        "on conflict (schema_name) do update set publication_id = excluded.publication_id",
+        (schema, publication_id),
+    )
+
+
+def replace_views(connection: psycopg.Connection, statements: Mapping[str, sql.Composed]) -> None:
+    """Run the statement of every view; gives up when that takes long, as readers wait meanwhile."""
+    begun = time.monotonic()
     # A reader that joins views in another order than they are replaced here makes both wait for
     # each other. Under steady load one fixed order may never get through; a new one each time does.
-    for name in random.sample(sorted(tables), len(tables)):
-        connection.execute(_view(name, _ordered(tables[name], views.get(name, {})), schema))
-    row = connection.execute(
-        "insert into history.publications (as_of_date, dag_run_id, schema_name, gate_results) "
-        "values (%s, %s, %s, %s) returning publication_id",
-        (as_of_date, run_id, schema, json.dumps(dict(gate_results))),
-    ).fetchone()
-    assert row is not None  # noqa: S101 (insert ... returning always returns its row)
-    publication = Publication(row[0], as_of_date, schema)
-    _copy_history(connection, schema, as_of_date, publication.publication_id)
-    reach("publish.before_commit")
-    return publication
+    for name in random.sample(sorted(statements), len(statements)):
+        connection.execute(statements[name])
+        if time.monotonic() - begun > _VIEWS_SECONDS:
+            raise _HeldTooLong
+
+
+def _require_contract(found: Sequence[Change], permitted: Sequence[Declaration]) -> None:
+    if breaking := contract.undeclared(found, permitted):
+        raise PublicationRefused(contract.refusal(breaking))
 
 
 def _require_clean(connection: psycopg.Connection, schema: str) -> None:
-    row = connection.execute(
-        "select reason from operations.dirty_schemas where schema_name = %s", (schema,)
-    ).fetchone()
-    if row:
+    if reason := why_dirty(connection, schema):
         raise PublicationRefused(
-            f"{schema} must not be published: {row[0]}. Clear `transform` and downstream to "
+            f"{schema} must not be published: {reason}. Clear `transform` and downstream to "
             "build it anew."
         )
 
 
-def _columns(connection: psycopg.Connection, schema: str) -> Columns:
-    found: Columns = {}
-    for relation, column, data_type in connection.execute(_COLUMNS, (schema,)):
-        found.setdefault(relation, {})[column] = data_type
-    return found
+def why_dirty(connection: psycopg.Connection, schema: str) -> str | None:
+    """Why a colour must not be shown; None where it may."""
+    row = connection.execute(
+        "select reason from operations.dirty_schemas where schema_name = %s", (schema,)
+    ).fetchone()
+    return row[0] if row else None
 
 
-def _contract_changes(views: Columns, tables: Columns) -> list[str]:
-    """What the views have and the new tables would take away. Additions break nobody."""
-    changes = []
-    for name, columns in views.items():
-        if name not in tables:
-            changes.append(f"{name} is gone")
-            continue
-        for column, data_type in columns.items():
-            new_type = tables[name].get(column)
-            if new_type is None:
-                changes.append(f"{name}.{column} is gone")
-            elif new_type != data_type:
-                changes.append(f"{name}.{column} is {new_type}, was {data_type}")
-    return changes
+def drop_changed_views(connection: psycopg.Connection, changes: Sequence[Change]) -> list[str]:
+    """Drop the views that cannot be replaced in place; never what somebody built on them.
 
+    Returns:
+        Their names.
 
-def _drop_changed_views(
-    connection: psycopg.Connection, views: Columns, tables: Columns
-) -> list[str]:
-    """Drop the views that cannot be replaced in place; never what somebody built on them."""
-    changed = [name for name in views if _contract_changes({name: views[name]}, tables)]
+    Raises:
+        PublicationRefused: something stands on one of them.
+    """
+    changed = sorted({change.model for change in changes})
     dependents = [row[0] for row in connection.execute(_DEPENDENTS, (changed,))]
     if dependents:
         raise PublicationRefused(
@@ -383,113 +487,42 @@ def _drop_changed_views(
             "dropped for you."
         )
     for name in changed:
-        connection.execute(sql.SQL("drop view marts.{}").format(sql.Identifier(name)))
+        try:
+            connection.execute(sql.SQL("drop view marts.{}").format(sql.Identifier(name)))
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise PublicationRefused(
+                f"The contract of marts.{name} changes, but something stands on it: "
+                f"{error.diag.message_detail}. Drop or change it, then clear `publish`; nothing "
+                "is dropped for you."
+            ) from None
     return changed
 
 
-def _ordered(columns: Mapping[str, str], existing: Mapping[str, str]) -> list[str]:
-    """Existing columns keep their places; new ones go last, as `create or replace view` asks."""
-    return [*existing, *(name for name in columns if name not in existing)]
+def view_statement(
+    name: str, existing: Mapping[str, str], table: Mapping[str, str], schema: str
+) -> sql.Composed:
+    """The statement that points a view at a colour.
 
+    Existing columns keep their places; new ones go last, as `create or replace view` asks. What the
+    colour does not have (after a rollback) is null, of its type.
 
-def _view(name: str, columns: list[str], schema: str) -> sql.Composed:
-    return sql.SQL("create or replace view marts.{} as select {} from {}.{}").format(
-        sql.Identifier(name),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
-        sql.Identifier(schema),
-        sql.Identifier(name),
+    Args:
+        existing: the columns of the view with their types; empty where it is created.
+        table: the columns of the colour's table; empty where it has none.
+    """
+    columns = [
+        sql.Identifier(column)
+        if column in table
+        else sql.SQL("cast(null as {}) as {}").format(sql.SQL(data_type), sql.Identifier(column))
+        for column, data_type in {**existing, **table}.items()
+    ]
+    source = (
+        sql.SQL("from {}.{}").format(sql.Identifier(schema), sql.Identifier(name))
+        if table
+        else sql.SQL("where false")
     )
-
-
-def _copy_history(
-    connection: psycopg.Connection, schema: str, as_of_date: date, publication_id: int | None
-) -> None:
-    """Replace the night's rows in ``history`` by those that were built beside the marts."""
-    targets = _columns(connection, "history")
-    for name, columns in _columns(connection, schema).items():
-        if not name.startswith(HISTORY_PREFIX):
-            continue
-        target = name.removeprefix(HISTORY_PREFIX)
-        if target not in targets:
-            raise PublicationRefused(
-                f"{schema}.{name} has no table history.{target} to go to. "
-                "Run `kundenkreis warehouse migrate`."
-            )
-        shared = [column for column in columns if column in targets[target]]
-        if target == "customer_ids":
-            _merge_customer_ids(connection, schema, shared)
-        elif target == "identity_changes":
-            _add_identity_changes(connection, schema, shared, publication_id)
-        else:
-            _replace_night(
-                connection,
-                schema,
-                target,
-                shared,
-                as_of_date,
-                publication_id if "publication_id" in targets[target] else None,
-            )
-
-
-def _replace_night(
-    connection: psycopg.Connection,
-    schema: str,
-    target: str,
-    columns: list[str],
-    as_of_date: date,
-    publication_id: int | None,
-) -> None:
-    connection.execute(
-        sql.SQL("delete from history.{} where as_of_date = %s").format(sql.Identifier(target)),
-        (as_of_date,),
-    )
-    names = [sql.Identifier(column) for column in columns if column != "publication_id"]
-    values: list[sql.Composable] = list(names)
-    if publication_id is not None:
-        names = [*names, sql.Identifier("publication_id")]
-        values = [*values, sql.Literal(publication_id)]
-    connection.execute(
-        sql.SQL("insert into history.{} ({}) select {} from {}.{}").format(
-            sql.Identifier(target),
-            sql.SQL(", ").join(names),
-            sql.SQL(", ").join(values),
-            sql.Identifier(schema),
-            sql.Identifier(HISTORY_PREFIX + target),
-        )
-    )
-
-
-def _merge_customer_ids(connection: psycopg.Connection, schema: str, columns: list[str]) -> None:
-    """Customer ids are assigned once: rows are added, and moved only when customers merged."""
-    connection.execute(
-        sql.SQL(
-            "insert into history.customer_ids ({columns}) select {columns} from {schema}.{table} "
-            "on conflict (source, source_record_type, source_id) do update "
-            "set customer_id = excluded.customer_id "
-            "where customer_ids.customer_id <> excluded.customer_id"
-        ).format(
-            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-            schema=sql.Identifier(schema),
-            table=sql.Identifier(HISTORY_PREFIX + "customer_ids"),
-        )
-    )
-
-
-def _add_identity_changes(
-    connection: psycopg.Connection, schema: str, columns: list[str], publication_id: int | None
-) -> None:
-    """Who was merged stays merged when the night is repeated, so its rows are only added to."""
-    connection.execute(
-        sql.SQL(
-            "insert into history.identity_changes ({columns}, publication_id) "
-            "select {columns}, {publication_id} from {schema}.{table} "
-            "on conflict (as_of_date, customer_id, other_customer_id) do nothing"
-        ).format(
-            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-            publication_id=sql.Literal(publication_id),
-            schema=sql.Identifier(schema),
-            table=sql.Identifier(HISTORY_PREFIX + "identity_changes"),
-        )
+    return sql.SQL("create or replace view marts.{} as select {} {}").format(
+        sql.Identifier(name), sql.SQL(", ").join(columns), source
     )
 
 

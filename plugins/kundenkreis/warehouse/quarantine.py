@@ -15,13 +15,24 @@ import psycopg
 
 _BATCH = 1_000
 
+# What had been closed because the source put it right is open again when it is rejected again; what
+# came back by a release stays closed, because the source only repeats what was decided upon.
 _INSERT = """
-insert into quarantine.rejected_records
-    (record_hash, source, table_name, record_key, reason_code, reason, payload, run_id)
-values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s)
-on conflict (record_hash) do update
-    set run_id = excluded.run_id, reason = excluded.reason, last_rejected_at = now()
+insert into quarantine.rejected_records as known
+    (record_hash, source, table_name, record_key, reason_code, reason, payload, run_id, rejected_by)
+values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)
+on conflict (record_hash) do update set
+    run_id = excluded.run_id,
+    reason = excluded.reason,
+    last_rejected_at = now(),
+    rejected_by = excluded.rejected_by,
+    state = case when known.closed_because <> 'released' then 'open' else known.state end,
+    closed_at = case when known.closed_because <> 'released' then null else known.closed_at end,
+    closed_because =
+        case when known.closed_because <> 'released' then null else known.closed_because end
 """
+
+EXTRACT = "extract"
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class Rejection:
         reason_code: short and stable, for example ``invalid_date``.
         reason: one sentence for a person; names the field and the rule, not the value.
         payload: the row as received.
+        rejected_by: ``extract``, or the dbt model that rejects it.
     """
 
     source: str
@@ -43,6 +55,7 @@ class Rejection:
     reason_code: str
     reason: str
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    rejected_by: str = EXTRACT
 
 
 def record_rejections(
@@ -62,13 +75,29 @@ def record_rejections(
     return count
 
 
+def record_hash(row: Rejection) -> str:
+    """What makes a rejection the same one: source, table, key, reason and payload."""
+    return _identity(row, _key_of(row), _payload_of(row))
+
+
+def _identity(row: Rejection, key: str | None, payload: str) -> str:
+    identity = "\x1f".join((row.source, row.table_name, key or "", row.reason_code, payload))
+    return hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest()
+
+
+def _key_of(row: Rejection) -> str | None:
+    return None if row.record_key is None else _storable(row.record_key)
+
+
+def _payload_of(row: Rejection) -> str:
+    return json.dumps(_plain(row.payload), sort_keys=True, ensure_ascii=False)
+
+
 def _parameters(rows: Iterable[Rejection], run_id: str) -> Iterator[tuple[Any, ...]]:
     for row in rows:
-        key = None if row.record_key is None else _storable(row.record_key)
-        payload = json.dumps(_plain(row.payload), sort_keys=True, ensure_ascii=False)
-        identity = "\x1f".join((row.source, row.table_name, key or "", row.reason_code, payload))
+        key, payload = _key_of(row), _payload_of(row)
         yield (
-            hashlib.md5(identity.encode(), usedforsecurity=False).hexdigest(),
+            _identity(row, key, payload),
             row.source,
             row.table_name,
             key,
@@ -76,6 +105,7 @@ def _parameters(rows: Iterable[Rejection], run_id: str) -> Iterator[tuple[Any, .
             _storable(row.reason),
             payload,
             run_id,
+            row.rejected_by,
         )
 
 

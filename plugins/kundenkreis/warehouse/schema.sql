@@ -19,9 +19,50 @@ create table if not exists quarantine.rejected_records (
     payload jsonb,  -- the row as it came; personal data
     run_id text not null,  -- the last run that rejected it
     first_rejected_at timestamptz not null default now(),  -- bookkeeping
-    last_rejected_at timestamptz not null default now()  -- bookkeeping
+    last_rejected_at timestamptz not null default now(),  -- bookkeeping
+    rejected_by text not null default 'extract',  -- extract, or the dbt model that rejected it
+    -- open: to be worked off; released: comes back in the next night; closed: worked off
+    state text not null default 'open' check (state in ('open', 'released', 'closed')),
+    released_at timestamptz,  -- when it was last released
+    released_by text,  -- who released it
+    release_note text,  -- why
+    closed_at timestamptz,  -- when it was closed
+    -- released: it came back as released; arrived: the source sent a newer version that loads;
+    -- no_longer_rejected: what is read now has no such row any more
+    closed_because text check (closed_because in ('released', 'arrived', 'no_longer_rejected'))
 );
 create index if not exists rejected_records_run on quarantine.rejected_records (run_id, source);
+-- Warehouses made before records could be released.
+alter table quarantine.rejected_records add column if not exists
+    rejected_by text not null default 'extract';
+alter table quarantine.rejected_records add column if not exists
+    state text not null default 'open' check (state in ('open', 'released', 'closed'));
+alter table quarantine.rejected_records add column if not exists released_at timestamptz;
+alter table quarantine.rejected_records add column if not exists released_by text;
+alter table quarantine.rejected_records add column if not exists release_note text;
+alter table quarantine.rejected_records add column if not exists closed_at timestamptz;
+alter table quarantine.rejected_records add column if not exists closed_because text
+    check (closed_because in ('released', 'arrived', 'no_longer_rejected'));
+
+-- Who released which record, with what corrections, and what became of it. A release holds for as long
+-- as the source sends exactly that record. One row per release.
+create table if not exists quarantine.releases (
+    release_id bigint generated always as identity primary key,  -- rises with each release
+    record_hash text not null,  -- as in rejected_records
+    released_at timestamptz not null default now(),  -- when
+    released_by text not null,  -- who
+    note text not null,  -- why
+    corrections jsonb not null default '{}',  -- field to the value to use; personal data
+    -- waiting: for the next night; loaded: it came back; rejected: it was still wrong; replaced: by a
+    -- later release; arrived: the source itself sent it rightly
+    outcome text not null default 'waiting' check (
+        outcome in ('waiting', 'loaded', 'rejected', 'replaced', 'arrived')
+    ),
+    outcome_reason text,  -- what was still wrong
+    settled_at timestamptz,  -- when the outcome was known
+    run_id text  -- the run that settled it
+);
+create index if not exists releases_record on quarantine.releases (record_hash, release_id);
 
 -- One row: which run builds which colour. A later run takes it over; the earlier one notices.
 create table if not exists operations.build_lease (
@@ -38,6 +79,29 @@ create table if not exists operations.dirty_schemas (
     schema_name text primary key,
     reason text not null,
     since timestamptz not null default now()
+);
+
+-- Which publication's tables a colour still holds; gone as soon as a run begins to build it anew.
+create table if not exists operations.held_publications (
+    schema_name text primary key,
+    publication_id bigint not null
+);
+
+-- The customer ids that the current publication changed, as they were before it, for a rollback; null
+-- where there was none.
+create table if not exists operations.customer_ids_before (
+    publication_id bigint not null,
+    source text not null,
+    source_record_type text not null,
+    source_id text not null,
+    customer_id text,
+    primary key (source, source_record_type, source_id)
+);
+
+-- Declared contract changes that were published, and so permit nothing any more.
+create table if not exists operations.published_contract_changes (
+    declaration text primary key,
+    publication_id bigint not null
 );
 
 -- What each colour holds: a later build may stand upon it. Unlogged like most tables it speaks of, so
@@ -68,15 +132,23 @@ create table if not exists operations.task_results (
     primary key (run_id, task_id)
 );
 
--- What readers saw, and since when. One row per publication.
+-- What readers saw, and since when; the newest row is what they see now. A rollback is a publication
+-- as well: it shows an older one again. One row per publication.
 create table if not exists history.publications (
     publication_id bigint generated always as identity primary key,  -- rises with each publication
     as_of_date date not null,  -- the day that was computed
-    dag_run_id text not null,  -- Airflow's id of the run
+    dag_run_id text not null,  -- Airflow's id of the run that built what became readable
     schema_name text not null,  -- the colour that became readable
-    published_at timestamptz not null default now(),  -- beginning of the publishing transaction
-    gate_results jsonb not null default '{}'  -- what gate_marts counted
+    published_at timestamptz not null default now(),  -- when readers were turned over
+    gate_results jsonb not null default '{}',  -- what gate_marts counted
+    restores_publication_id bigint,  -- of a rollback: the publication that is shown again
+    rolls_back_publication_id bigint,  -- of a rollback: the publication that was taken back
+    rolled_back_by text  -- of a rollback: who asked for it
 );
+-- Warehouses made before there were rollbacks.
+alter table history.publications add column if not exists restores_publication_id bigint;
+alter table history.publications add column if not exists rolls_back_publication_id bigint;
+alter table history.publications add column if not exists rolled_back_by text;
 
 -- Which customer a record belongs to, assigned once. One row per source record.
 create table if not exists history.customer_ids (

@@ -23,6 +23,7 @@ from kundenkreis.errors import ConfigError, DataError
 from kundenkreis.sources import files
 from kundenkreis.sources.base import Run
 from kundenkreis.sources.config import FileDataset
+from kundenkreis.warehouse.releases import Quarantined
 
 RUN = Run("files", "", "run", date(2026, 11, 22))
 LINES = {
@@ -47,7 +48,7 @@ def read(folder: Path, what: FileDataset, content: bytes | str) -> tuple[list[di
     data = content.encode() if isinstance(content, str) else content
     (folder / what.path[0].replace("*", "a")).write_bytes(data)
     (found,) = files.find_files(what, folder)
-    table, _, rejections = files._read_file(what, found, RUN, folder)
+    table, _, rejections = files._read_file(what, found, RUN, folder, Quarantined())
     return pq.read_table(table).to_pylist(), rejections
 
 

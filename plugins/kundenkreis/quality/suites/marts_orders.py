@@ -203,6 +203,7 @@ def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
                     sum(line_amount) as own_revenue,
                     case
                         when min(upper(currency)) = max(upper(currency)) then max(currency)
+                        else min(upper(currency)) || '+' || max(upper(currency))
                     end as currency,
                     null::numeric as exchange_rate, min(ordered_at) as ordered_at
                 from raw_files.order_lines group by source_name, order_key
@@ -225,10 +226,20 @@ def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
     )
     rate = (
         f"case when upper(currency) = {literal(model.reporting_currency)} then 1 "
-        f"when exchange_rate > 0 then exchange_rate{rates} end"
+        f"when exchange_rate > 0 then exchange_rate{_released_rates(facts)}{rates} end"
     )
     return f"""
         select source, order_id, own_revenue, {rate} as rate, ordered_at
         from ({" union all ".join(queries)}) as landed
         where ordered_at < {as_of_end(settings, facts)}
     """
+
+
+def _released_rates(facts: MartsFacts) -> str:
+    """Branches of a case expression: orders that were released from quarantine with a rate."""
+    return "".join(
+        f" when source = {literal(one['source'])} and order_id = {literal(one['order_id'])} "
+        f"and upper(currency) = {literal(one['currency'])} "
+        f"then cast({literal(one['rate'])} as numeric)"
+        for one in facts.released_rates
+    )
