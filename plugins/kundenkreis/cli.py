@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
@@ -138,7 +139,7 @@ def dbt(context: typer.Context) -> None:
     Builds the colour that is not published, as of the published date. A night that is under way
     is stopped by a command that builds: two builds never write the same tables.
     """
-    from kundenkreis.warehouse import publish
+    from kundenkreis.warehouse import publish, roles
     from kundenkreis.warehouse.connection import connect, warehouse_dsn
     from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -156,6 +157,8 @@ def dbt(context: typer.Context) -> None:
     with publish.building(dsn, run_id, colour, console.print):
         publish.mark_dirty(dsn, colour, "it was built by hand")
         code = _run_dbt(dsn, day, colour, context.args)
+        roles.keep(dsn)
+    publish.end_build(dsn, run_id)
     raise typer.Exit(code)
 
 
@@ -221,6 +224,38 @@ def warehouse_migrate() -> None:
 
     ensure_schemas(warehouse_dsn())
     console.print("The warehouse has everything it needs.")
+
+
+@warehouse_app.command("roles")
+def warehouse_roles(as_json: AsJson = False) -> None:
+    """Create the roles for tasks, readers and personal data, with their rights. Safe at any time.
+
+    From then on each task works under its own role.
+    """
+    from kundenkreis.warehouse import roles
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    granted = roles.create(dsn)
+    if as_json:
+        _print_json({"roles": roles.ROLES, **asdict(granted)})
+        return
+    for role, meaning in roles.ROLES.items():
+        console.print(f"{role:24} {meaning}", highlight=False)
+    for statement in granted.missing:
+        console.print(
+            f"This login may not run: {statement}; publishing then does not wait for long "
+            "transactions of other users. Have an administrator run it.",
+            soft_wrap=True,
+        )
+    console.print(
+        "For a BI tool: create user bi password '...' in role "
+        f"{roles.READER}; where it may show personal data, in role {roles.SEES_PERSONAL_DATA}.",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 @warehouse_app.command(

@@ -19,8 +19,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
+from kundenkreis.errors import BuildBusy, PublicationRefused, Superseded, WarehouseError
 from kundenkreis.failpoints import reach
+from kundenkreis.warehouse import privacy
 from kundenkreis.warehouse.connection import connect
 
 BLUE, GREEN, BACKFILL = "marts_blue", "marts_green", "marts_backfill"
@@ -130,22 +131,33 @@ def current_publication(connection: psycopg.Connection) -> Publication | None:
     return Publication(*row) if row else None
 
 
+def looks_back(published: Publication | None, as_of_date: date, is_backfill: bool) -> bool:
+    """Whether a run fills history only: a backfill, or a date before the published one."""
+    return is_backfill or (published is not None and as_of_date < published.as_of_date)
+
+
 def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> str:
     """Choose the colour this run builds, and take the build lease.
 
     A later run takes the lease over; the tasks of the earlier run notice it (`require_lease`)
-    and stop, so two runs never build or publish the same colour.
+    and stop, so two runs never build or publish the same colour. A backfill takes it from nobody
+    who is still at work: it disturbs no night, and days that are backfilled at once take turns.
 
     Returns:
         The schema to build: the colour that is not published, or ``marts_backfill`` where the run
         is a backfill or its date lies before the published one.
+
+    Raises:
+        BuildBusy: a backfill has to wait for another run.
     """
     with connect(dsn, application_name="kundenkreis transform") as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
         published = current_publication(connection)
-        backfill = is_backfill or (published is not None and as_of_date < published.as_of_date)
+        backfill = looks_back(published, as_of_date, is_backfill)
         live = live_schema(connection)
         schema = BACKFILL if backfill else GREEN if live == BLUE else BLUE
+        if backfill:
+            _require_turn(connection, run_id)
         connection.execute(
             """
             insert into operations.build_lease (run_id, schema_name, as_of_date, is_backfill)
@@ -155,11 +167,54 @@ def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> s
                 schema_name = excluded.schema_name,
                 as_of_date = excluded.as_of_date,
                 is_backfill = excluded.is_backfill,
-                taken_at = now()
+                taken_at = now(),
+                renewed_at = now(),
+                is_over = false
             """,
             (run_id, schema, as_of_date, backfill),
         )
     return schema
+
+
+# Between two of a run's tasks lie seconds, or the pause before a retry. Who shows no sign of life
+# for longer was killed.
+_SILENCE_MINUTES = 15
+
+_AT_WORK = """
+select run_id, schema_name
+from operations.build_lease
+where
+    run_id <> %(run_id)s
+    and not is_over
+    and (
+        renewed_at > now() - make_interval(mins => %(silence)s)
+        or exists (
+            select 1 from pg_locks
+            where
+                locktype = 'advisory' and granted and objsubid = 1
+                and database = (select oid from pg_database where datname = current_database())
+                and (classid::bigint << 32) + objid::bigint = %(lock)s
+        )
+    )
+"""
+
+
+def _require_turn(connection: psycopg.Connection, run_id: str) -> None:
+    keys = {"run_id": run_id, "silence": _SILENCE_MINUTES, "lock": _DBT_LOCK}
+    row = connection.execute(_AT_WORK, keys).fetchone()
+    if row:
+        raise BuildBusy(
+            f"Run '{row[0]}' builds {row[1]}. A backfill waits until it is done, or has shown no "
+            f"sign of life for {_SILENCE_MINUTES} minutes."
+        )
+
+
+def end_build(dsn: str, run_id: str) -> None:
+    """A run needs no colour any more, so a backfill has not to wait for it."""
+    with connect(dsn) as connection:
+        connection.execute(
+            "update operations.build_lease set is_over = true where run_id = %s", (run_id,)
+        )
 
 
 def require_lease(connection: psycopg.Connection, run_id: str, schema: str) -> None:
@@ -194,7 +249,10 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
             progress("waits for the build of another run to end")
             connection.execute("select pg_advisory_lock(%s)", (_DBT_LOCK,))
         require_lease(connection, run_id, schema)
+        renew = "update operations.build_lease set renewed_at = now(), is_over = false"
+        connection.execute(renew)
         yield
+        connection.execute(f"{renew} where run_id = %s", (run_id,))
 
 
 def mark_dirty(dsn: str, schema: str, reason: str) -> None:
@@ -322,8 +380,10 @@ def _publish_once(
         del views[name]
     # A reader that joins views in another order than they are replaced here makes both wait for
     # each other. Under steady load one fixed order may never get through; a new one each time does.
+    masked = privacy.masked_columns(connection, schema, tables)
     for name in random.sample(sorted(tables), len(tables)):
-        connection.execute(_view(name, _ordered(tables[name], views.get(name, {})), schema))
+        columns = _ordered(tables[name], views.get(name, {}))
+        connection.execute(_view(name, columns, schema, masked.get(name, {})))
     row = connection.execute(
         "insert into history.publications (as_of_date, dag_run_id, schema_name, gate_results) "
         "values (%s, %s, %s, %s) returning publication_id",
@@ -392,10 +452,13 @@ def _ordered(columns: Mapping[str, str], existing: Mapping[str, str]) -> list[st
     return [*existing, *(name for name in columns if name not in existing)]
 
 
-def _view(name: str, columns: list[str], schema: str) -> sql.Composed:
+def _view(
+    name: str, columns: list[str], schema: str, masked: Mapping[str, sql.Composable]
+) -> sql.Composed:
+    selected = [masked.get(column, sql.Identifier(column)) for column in columns]
     return sql.SQL("create or replace view marts.{} as select {} from {}.{}").format(
         sql.Identifier(name),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.SQL(", ").join(selected),
         sql.Identifier(schema),
         sql.Identifier(name),
     )

@@ -30,8 +30,23 @@ create table if not exists operations.build_lease (
     schema_name text not null,
     as_of_date date not null,
     is_backfill boolean not null,
-    taken_at timestamptz not null default now()
+    taken_at timestamptz not null default now(),
+    renewed_at timestamptz not null default now(),
+    is_over boolean not null default false
 );
+-- Of warehouses made before. Not `add column if not exists`, which locks readers out to find out.
+do $$
+begin
+    if not exists (
+        select 1 from pg_attribute
+        where attrelid = 'operations.build_lease'::regclass and attname = 'is_over'
+    ) then
+        alter table operations.build_lease
+        add column renewed_at timestamptz not null default now(),
+        add column is_over boolean not null default false;
+    end if;
+end
+$$;
 
 -- Colours whose tables must not be read or built upon (a failed gate, a rollback).
 create table if not exists operations.dirty_schemas (

@@ -43,10 +43,12 @@ final as (
     cross join newest
     where
         assigned.customer_id is null
+        {%- if var('marts_schema', none) != 'marts_backfill' %}
         or (
             assigned.customer_id <> identities.customer_id
             and newest.assigned_on <= {{ as_of_date() }}
         )
+        {%- endif %}
 )
 
 select * from final
