@@ -32,8 +32,13 @@ app.add_typer(sandbox_app, name="sandbox")
 console = Console()
 errors = Console(stderr=True)
 
-AsOf = Annotated[
-    str | None, typer.Option("--as-of", metavar="DATE", help="The day to compute (2026-01-31).")
+AsOfDays = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DATE[..DATE]",
+        help="The day to compute (2026-01-31), or days one after another (2026-01-01..2026-01-31).",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -55,12 +60,18 @@ def _fail(kind: str, message: str) -> NoReturn:
 
 
 @app.command()
-def run(as_of: AsOf = None, as_json: AsJson = False) -> None:
-    """Run one night in this process: the real DAG, start to end."""
-    day = _date(as_of)
-    _start_warehouse_if_embedded()
-    _use_sandbox_if_nothing_else()
-    _run_night(day, as_json)
+def run(as_of: AsOfDays = None, as_json: AsJson = False) -> None:
+    """Run one night in this process: the real DAG, start to end.
+
+    A day before the published one fills history; nothing is published or sent for it.
+    """
+    days = _days(as_of)
+    if len(days) > 1:
+        _run_nights(days, as_json)
+    else:
+        _start_warehouse_if_embedded()
+        _use_sandbox_if_nothing_else()
+        _run_night(days[0] if days else None, as_json)
 
 
 @app.command()
@@ -232,7 +243,7 @@ def warehouse_roles(as_json: AsJson = False) -> None:
 
     From then on each task works under its own role.
     """
-    from kundenkreis.warehouse import roles
+    from kundenkreis.warehouse import READER, SEES_PERSONAL_DATA, roles
     from kundenkreis.warehouse.connection import warehouse_dsn
     from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -252,7 +263,7 @@ def warehouse_roles(as_json: AsJson = False) -> None:
         )
     console.print(
         "For a BI tool: create user bi password '...' in role "
-        f"{roles.READER}; where it may show personal data, in role {roles.SEES_PERSONAL_DATA}.",
+        f"{READER}; where it may show personal data, in role {SEES_PERSONAL_DATA}.",
         soft_wrap=True,
         highlight=False,
     )
@@ -312,6 +323,31 @@ def sandbox_stop() -> None:
     from kundenkreis import sandbox_control
 
     console.print("Stopped." if sandbox_control.stop() else "It was not running.")
+
+
+def _run_nights(days: list[date], as_json: bool) -> None:
+    """One night after another, up to the first that fails.
+
+    Each is a process of its own: Airflow takes its metadata database once.
+    """
+    reports = []
+    for day in days:
+        command = [sys.executable, "-m", "kundenkreis", "run", "--as-of", str(day)]
+        completed = subprocess.run(  # noqa: S603 (our own program)
+            [*command, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE if as_json else None,
+            text=True,
+            check=False,
+        )
+        if completed.stdout:
+            reports.append(json.loads(completed.stdout))
+        if completed.returncode:
+            errors.print(f"Go on with --as-of {day}..{days[-1]}.", highlight=False)
+            break
+    if as_json:
+        _print_json(reports)
+    if completed.returncode:
+        raise typer.Exit(completed.returncode)
 
 
 def _run_night(as_of: date | None, as_json: bool) -> None:
@@ -383,13 +419,28 @@ def _use_sandbox_if_nothing_else(until_yesterday: bool = False) -> None:
     os.environ.update({name: state.connections[name] for name in wanted & set(state.connections)})
 
 
-def _date(text: str | None) -> date | None:
+def _days(text: str | None) -> list[date]:
+    """The days of ``--as-of``, in order; none where it is not given.
+
+    Raises:
+        KundenkreisError: it is neither a day nor a first and a last one.
+    """
     if text is None:
-        return None
+        return []
+    first, dots, last = text.partition("..")
+    begin, end = _date(first), _date(last if dots else first)
+    if end < begin:
+        raise KundenkreisError(f"--as-of: {begin} comes after {end}; write the first day first.")
+    return [begin + timedelta(days=days) for days in range((end - begin).days + 1)]
+
+
+def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise KundenkreisError(f"--as-of: '{text}' is no date; write it as 2026-01-31.") from None
+        raise KundenkreisError(
+            f"--as-of: '{text}' is no date; write it as 2026-01-31, or 2026-01-01..2026-01-31."
+        ) from None
 
 
 def _print_json(value: Any) -> None:

@@ -182,6 +182,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
     """
     import os
 
+    from kundenkreis.quality.gate import link_data_docs
     from kundenkreis.warehouse import publish as publishing
 
     if schema == publishing.BACKFILL:
@@ -202,6 +203,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
         allow_contract_change=os.environ.get("KUNDENKREIS_ALLOW_CONTRACT_CHANGE") == "1",
     )
     reach("publish.after_publish")
+    link_data_docs(f"publication_{publication.publication_id}", run.run_id)
     return {"publication_id": publication.publication_id, "schema_name": schema}
 
 

@@ -90,6 +90,8 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
             f"Gate {gate['gate']}: {gate['expectations']} expectations, "
             f"{gate['critical_failures']} critical failures, {gate['warnings']} warnings"
         )
+        if gate.get("data_docs"):
+            console.print(f"  {gate['data_docs']}", markup=False, highlight=False, soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"  warning: {warning}", markup=False, highlight=False)
     publication = report.get("publication")

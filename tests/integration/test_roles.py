@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from kundenkreis.errors import WarehouseError
+from kundenkreis.warehouse import ACTIVATOR, LOADER, READER, SEES_PERSONAL_DATA, TRANSFORMER, roles
 from kundenkreis.warehouse import publish as publishing
-from kundenkreis.warehouse import roles
 from kundenkreis.warehouse.privacy import require_unmasked
 from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -40,7 +40,7 @@ MASKED = ("c1", "a…@m…", "A…", None, None, None)
 
 def _night(dsn: str, run_id: str) -> str:
     """A night's build and publication, under the roles where the warehouse uses them."""
-    build = roles.dsn_as(dsn, roles.TRANSFORMER)
+    build = roles.dsn_as(dsn, TRANSFORMER)
     schema = publishing.begin_build(build, run_id, DAY, False)
     with psycopg.connect(build) as session:
         session.execute(f"create schema if not exists {schema}")
@@ -60,7 +60,7 @@ def dsn(module_warehouse_dsn: str) -> str:
         session.execute("create table raw_shop.orders as select 'ada@mail.example' as email")
     _night(module_warehouse_dsn, "before")
     roles.create(module_warehouse_dsn)
-    loader = roles.dsn_as(module_warehouse_dsn, roles.LOADER)
+    loader = roles.dsn_as(module_warehouse_dsn, LOADER)
     with psycopg.connect(loader) as session:  # a source that is added later
         session.execute("create schema raw_crm")
         session.execute("create table raw_crm.contacts as select 'ada@mail.example' as email")
@@ -126,7 +126,7 @@ def test_a_login_without_rights_gets_the_sql_for_an_administrator(
         roles.create(owner_dsn)
     message = str(refused.value)
     assert 'grant "kundenkreis_loader" to "warehouse_owner"' in message
-    assert 'grant create on database' in message
+    assert "grant create on database" in message
     for role in roles.ROLES:
         assert (f"create role {role} nologin" in message) is (role not in existing)
     with psycopg.connect(warehouse_dsn) as admin:
@@ -143,14 +143,14 @@ def test_a_login_without_rights_gets_the_sql_for_an_administrator(
         assert roles.in_use(owner)
         assert _customers(owner)[0] == PLAIN
     with psycopg.connect(warehouse_dsn) as admin:
-        admin.execute(f"set role {roles.READER}")
+        admin.execute(f"set role {READER}")
         assert _customers(admin)[0] == MASKED
 
 
 def test_a_reader_reads_marts_history_and_quality_and_nothing_else(
     session: psycopg.Connection,
 ) -> None:
-    readable = _readable(session, roles.READER)
+    readable = _readable(session, READER)
     assert _schemas(readable) == {"marts", "history", "quality"}
     assert {"marts.customers", "marts.buyers", "history.publications"} <= readable
     assert "history.customer_ids" not in readable
@@ -158,7 +158,7 @@ def test_a_reader_reads_marts_history_and_quality_and_nothing_else(
         "select count(*) from pg_class where relkind in ('r', 'v') and relnamespace in "
         "(select oid from pg_namespace where nspname !~ '^(pg_|information_schema)') "
         "and has_table_privilege(%s, oid, 'insert, update, delete, truncate')",
-        (roles.READER,),
+        (READER,),
     ).fetchone()
     assert writes == (0,)
 
@@ -178,7 +178,7 @@ def test_a_reader_reads_marts_history_and_quality_and_nothing_else(
     ],
 )
 def test_a_reader_is_refused_by_the_server(session: psycopg.Connection, table: str) -> None:
-    session.execute(f"set role {roles.READER}")
+    session.execute(f"set role {READER}")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute(f"select * from {table}")
 
@@ -189,7 +189,7 @@ def test_a_reader_sees_personal_data_masked_with_names_and_types_unchanged(
     plain = session.execute("select * from marts.customers order by 1")
     types = [(column.name, column.type_code) for column in plain.description or ()]
     assert plain.fetchall()[0] == PLAIN
-    session.execute(f"set role {roles.READER}")
+    session.execute(f"set role {READER}")
     masked = session.execute("select * from marts.customers order by 1")
     assert [(column.name, column.type_code) for column in masked.description or ()] == types
     assert masked.fetchall() == [MASKED, ("c2", None, None, None, None, None)]
@@ -202,9 +202,9 @@ def test_a_reader_sees_personal_data_masked_with_names_and_types_unchanged(
 
 
 def test_the_grant_shows_personal_data_and_only_that(session: psycopg.Connection) -> None:
-    granted = _readable(session, roles.SEES_PERSONAL_DATA)
-    assert granted == _readable(session, roles.READER) | {"history.customer_ids"}
-    session.execute(f"set role {roles.SEES_PERSONAL_DATA}")
+    granted = _readable(session, SEES_PERSONAL_DATA)
+    assert granted == _readable(session, READER) | {"history.customer_ids"}
+    session.execute(f"set role {SEES_PERSONAL_DATA}")
     assert _customers(session)[0] == PLAIN
 
 
@@ -213,9 +213,9 @@ def test_a_view_of_somebody_who_may_see_shows_a_reader_no_more(
 ) -> None:
     session.execute("create schema if not exists bi")
     session.execute("create or replace view bi.people as select * from marts.customers")
-    session.execute(f"grant usage on schema bi to {roles.READER}")
-    session.execute(f"grant select on bi.people to {roles.READER}")
-    session.execute(f"set role {roles.READER}")
+    session.execute(f"grant usage on schema bi to {READER}")
+    session.execute(f"grant select on bi.people to {READER}")
+    session.execute(f"set role {READER}")
     rows = session.execute("select * from bi.people order by 1").fetchall()
     session.execute("reset role")
     session.execute("drop schema bi cascade")
@@ -223,7 +223,7 @@ def test_a_view_of_somebody_who_may_see_shows_a_reader_no_more(
 
 
 def test_the_question_who_may_see_is_asked_once_per_statement(session: psycopg.Connection) -> None:
-    session.execute(f"set role {roles.READER}")
+    session.execute(f"set role {READER}")
     lines = session.execute("explain (verbose) select email from marts.customers").fetchall()
     plan = "\n".join(line for (line,) in lines)
     assert "InitPlan" in plan
@@ -243,22 +243,20 @@ def test_whoever_delivers_sees_addresses_and_a_reader_may_not_deliver(
 ) -> None:
     live = publishing.live_schema(session)
     assert live is not None
-    session.execute(f"set role {roles.ACTIVATOR}")
+    session.execute(f"set role {ACTIVATOR}")
     assert _customers(session)[0] == PLAIN
     require_unmasked(session, live)
-    session.execute(f"set role {roles.READER}")
-    with pytest.raises(WarehouseError, match="sees personal data masked.*kundenkreis_pii"):
+    session.execute(f"set role {READER}")
+    with pytest.raises(WarehouseError, match=r"sees personal data masked.*kundenkreis_pii"):
         require_unmasked(session, live)
 
 
 def test_each_task_has_what_it_needs_and_not_the_others_data(session: psycopg.Connection) -> None:
-    loader = _schemas(_readable(session, roles.LOADER))
+    loader = _schemas(_readable(session, LOADER))
     assert loader == {"raw_shop", "raw_crm", "quarantine", "operations", "history"}
-    assert not _schemas(_readable(session, roles.ACTIVATOR)) & {"raw_shop", "quarantine", "staging"}
+    assert not _schemas(_readable(session, ACTIVATOR)) & {"raw_shop", "quarantine", "staging"}
     activation = {
-        name
-        for name in _readable(session, roles.TRANSFORMER)
-        if name.startswith("activation.")
+        name for name in _readable(session, TRANSFORMER) if name.startswith("activation.")
     }
     assert activation == {"activation.subscriber_states"}
 
@@ -284,13 +282,13 @@ def test_tables_made_by_hand_go_to_their_role(dsn: str, session: psycopg.Connect
         "select tableowner from pg_tables where tablename = 'made_by_hand'"
     ).fetchone()
     session.execute("drop table marts_green.made_by_hand")
-    assert owner == (roles.TRANSFORMER,)
+    assert owner == (TRANSFORMER,)
 
 
 def test_what_the_next_release_creates_is_granted(session: psycopg.Connection, dsn: str) -> None:
     session.execute("create table history.new_kind (as_of_date date)")
     ensure_schemas(dsn)
-    readable = _readable(session, roles.READER)
+    readable = _readable(session, READER)
     session.execute("drop table history.new_kind")
     assert "history.new_kind" in readable
 
@@ -299,13 +297,13 @@ def test_a_warehouse_without_roles_works_as_the_login(
     warehouse_dsn: str, session: psycopg.Connection
 ) -> None:
     """Also where another database of the server has them."""
-    assert session.execute("select to_regrole(%s) is not null", (roles.READER,)).fetchone()
-    assert roles.dsn_as(warehouse_dsn, roles.LOADER) == warehouse_dsn
+    assert session.execute("select to_regrole(%s) is not null", (READER,)).fetchone()
+    assert roles.dsn_as(warehouse_dsn, LOADER) == warehouse_dsn
     _night(warehouse_dsn, "run-1")
     with psycopg.connect(warehouse_dsn) as own:
         assert _customers(own)[0] == PLAIN
     roles.keep(warehouse_dsn)
-    assert roles.dsn_as(warehouse_dsn, roles.LOADER) == warehouse_dsn
+    assert roles.dsn_as(warehouse_dsn, LOADER) == warehouse_dsn
 
 
 def test_a_login_that_is_no_member_is_told_so(dsn: str, session: psycopg.Connection) -> None:
@@ -313,7 +311,7 @@ def test_a_login_that_is_no_member_is_told_so(dsn: str, session: psycopg.Connect
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     stranger = f"postgresql://stranger:secret@{parts['host']}:{parts['port']}/{parts['dbname']}"
     with pytest.raises(WarehouseError, match=r"'stranger' is no member of kundenkreis_loader"):
-        roles.dsn_as(stranger, roles.LOADER)
+        roles.dsn_as(stranger, LOADER)
     session.execute("drop role stranger")
 
 

@@ -1,6 +1,7 @@
 """The warehouse: connection, embedded server, build, publish, quarantine, roles.
 
-Here are the names of the roles alone, so that a DAG can name them without loading a database driver.
+Here are only the names of the roles, so that a DAG can name them without loading a database
+driver.
 """
 
 from __future__ import annotations

@@ -87,14 +87,15 @@ def require_unmasked(connection: psycopg.Connection, schema: str) -> None:
 def _masked(column: str, data_type: str, schema: str) -> sql.Composed:
     name = sql.Identifier(column)
     mask = sql.SQL(_MASKED_TEXT).format(column=name) if data_type == "text" else sql.SQL("null")
-    return sql.SQL("cast(case when {may_see} then {column} else {mask} end as {type}) as {column}")\
-        .format(
-            may_see=_may_see(schema),
-            column=name,
-            mask=mask,
-            # PostgreSQL's own name of a type it has.
-            type=sql.SQL(data_type),  # type: ignore[arg-type]
-        )
+    return sql.SQL(
+        "cast(case when {may_see} then {column} else {mask} end as {type}) as {column}"
+    ).format(
+        may_see=_may_see(schema),
+        column=name,
+        mask=mask,
+        # PostgreSQL's own name of a type it has.
+        type=sql.SQL(data_type),
+    )
 
 
 def _may_see(schema: str) -> sql.Composed:

@@ -155,8 +155,8 @@ def create(dsn: str) -> Granted:
         created = tuple(role for role in ROLES if not _exists(connection, role))
         try:
             with connection.transaction():
-                for statement in administration(connection):
-                    connection.execute(statement.encode())
+                for needed in administration(connection):
+                    connection.execute(needed.encode())
         except psycopg.errors.InsufficientPrivilege as error:
             raise WarehouseError(_ask_administrator(connection, error)) from None
         try:
@@ -199,9 +199,7 @@ def administration(connection: psycopg.Connection) -> list[str]:
     ).fetchone()
     assert row is not None  # noqa: S101 (every session has a user)
     database, login, is_superuser = row
-    found = [
-        f"create role {role} nologin" for role in ROLES if not _exists(connection, role)
-    ]
+    found = [f"create role {role} nologin" for role in ROLES if not _exists(connection, role)]
     for role in _WORKERS:
         if not is_superuser and not _is_member(connection, login, role):
             found.append(_text(connection, "grant {} to {}", role, login))
@@ -240,7 +238,7 @@ def _may(connection: psycopg.Connection, role: str, database: str, privilege: st
 
 
 def _text(connection: psycopg.Connection, statement: str, *names: str) -> str:
-    composed = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+    composed = sql.SQL(statement).format(*map(sql.Identifier, names))
     return composed.as_string(connection)
 
 
@@ -283,7 +281,9 @@ def _transfer(connection: psycopg.Connection) -> int:
             "select nspowner = %s::regrole from pg_namespace where nspname = %s", (role, schema)
         ).fetchone()
         if row is None:
-            connection.execute(sql.SQL("create schema {schema} authorization {role}").format(**named))
+            connection.execute(
+                sql.SQL("create schema {schema} authorization {role}").format(**named)
+            )
         elif row == (False,):
             connection.execute(sql.SQL("alter schema {schema} owner to {role}").format(**named))
             count += 1
@@ -309,7 +309,9 @@ def _grants(connection: psycopg.Connection) -> Iterator[sql.Composed]:
             yield _on_tables(schema, "select", TRANSFORMER)
     # Whatever the loader creates is raw.
     for rights in ("select on tables", "usage on schemas"):
-        yield _by_default(sql.SQL("for role {}").format(sql.Identifier(LOADER)), rights, TRANSFORMER)
+        yield _by_default(
+            sql.SQL("for role {}").format(sql.Identifier(LOADER)), rights, TRANSFORMER
+        )
     for schema, role, privileges in _ON_TABLES:
         yield _on_schema(schema, role)
         yield _on_tables(schema, privileges, role)
@@ -329,7 +331,7 @@ def _grants(connection: psycopg.Connection) -> Iterator[sql.Composed]:
         schema, name = table.split(".")
         yield _on_schema(schema, role)
         yield sql.SQL("grant {} on {} to {}").format(
-            sql.SQL(privileges),  # type: ignore[arg-type]
+            sql.SQL(privileges),
             sql.Identifier(schema, name),
             sql.Identifier(role),
         )
@@ -347,7 +349,7 @@ def _on_schema(schema: str, role: str) -> sql.Composed:
 
 def _on_tables(schema: str, privileges: str, role: str) -> sql.Composed:
     return sql.SQL("grant {} on all tables in schema {} to {}").format(
-        sql.SQL(privileges),  # type: ignore[arg-type]
+        sql.SQL(privileges),
         sql.Identifier(schema),
         sql.Identifier(role),
     )
@@ -356,13 +358,13 @@ def _on_tables(schema: str, privileges: str, role: str) -> sql.Composed:
 def _by_default(place: sql.Composable, rights: str, role: str) -> sql.Composed:
     return sql.SQL("alter default privileges {} grant {} to {}").format(
         place,
-        sql.SQL(rights),  # type: ignore[arg-type]
+        sql.SQL(rights),
         sql.Identifier(role),
     )
 
 
 def _with_option(dsn: str, option: str) -> str:
-    """Add a server option to a libpq URI; dlt, dbt, Great Expectations and psycopg all pass it on."""
+    """Add a server option to a libpq URI; psycopg, dlt, dbt and Great Expectations pass it on."""
     parts = urlsplit(dsn)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     query["options"] = f"{query.get('options', '')} {option}".strip()
