@@ -97,7 +97,7 @@ create table if not exists history.publications (
 create table if not exists history.customer_ids (
     source text not null,  -- where the record comes from
     source_record_type text not null,  -- customer, contact or guest_order
-    source_id text not null,  -- the record's id in its source
+    source_id text not null,  -- the record's id in its source; personal data
     customer_id text not null,  -- the customer it was assigned to
     assigned_on date not null,  -- the as-of day of the night that first saw the record
     primary key (source, source_record_type, source_id)
