@@ -114,8 +114,10 @@ class Household:
             kind: {
                 value.strip().lower()
                 for (value,) in self.rows(query)
-                # A cell of one letter, or an address without its sign, is nobody's.
-                if value and len(value.strip()) > 2 and (kind != "addresses" or "@" in value)
+                # A cell of one letter, and what is no whole address or number, is nobody's.
+                if value
+                and len(value.strip()) > (6 if kind == "numbers" else 2)
+                and (kind != "addresses" or "@" in value)
             }
             for kind, query in queries.items()
         }
