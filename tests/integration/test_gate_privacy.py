@@ -30,7 +30,6 @@ LANDING = {
         "currency": NAME,
         "number": NUMBER,
         "payment_method": ADDRESS,
-        "date_created_gmt": f"{BIRTHDAY}::timestamptz",
         "total": "-1",
     },
     "raw_woocommerce.orders__line_items": {"name": NAME, "sku": ADDRESS, "_dlt_parent_id": NUMBER},
@@ -41,13 +40,13 @@ LANDING = {
         "phone": NUMBER,
         "lifecyclestage": NUMBER,
         "date_of_birth": f"{BIRTHDAY}::text",
-        "lastmodifieddate": f"{BIRTHDAY}::timestamptz",
     },
     "raw_hubspot.deals": {"contact_id": ADDRESS, "dealstage": NAME, "deal_currency_code": NUMBER},
     "raw_files.order_lines": {"status": ADDRESS, "currency": NAME, "customer_key": ADDRESS},
-    "raw_files.spend": {"acquisition_source": ADDRESS, "currency": NAME, "spent_on": BIRTHDAY},
+    "raw_files.spend": {"acquisition_source": ADDRESS, "currency": NAME},
     "activation.subscriber_states": {"vendor_id": ADDRESS, "run_id": NAME},
 }
+# Names and numbers where something that a source sends may end up, addresses everywhere.
 MARTS = {
     "customers": {
         "first_name": NAME,
@@ -55,18 +54,17 @@ MARTS = {
         "birthday": BIRTHDAY,
         "country": ADDRESS,
         "preferred_language": NAME,
-        "first_seen_on": BIRTHDAY,
     },
     "customer_source_ids": {"source": ADDRESS, "source_record_type": NAME},
     "contactability": {"channel": NAME, "reason": ADDRESS, "evidence": NUMBER},
-    "orders": {"currency": NAME, "not_counted_because": ADDRESS, "order_date": BIRTHDAY},
+    "orders": {"currency": NAME, "not_counted_because": ADDRESS},
     "customer_rfm": {"rfm_code": NUMBER, "rfm_segment": ADDRESS},
-    "lifecycle_intervals": {"stage": ADDRESS, "entered_because": NAME},
-    "lifecycle_projections": {"stage": NAME},
+    "lifecycle_intervals": {"stage": ADDRESS, "entered_because": ADDRESS},
+    "lifecycle_projections": {"stage": ADDRESS},
     "customer_360": {"stage": ADDRESS, "rfm_code": NUMBER},
-    "segment_members": {"segment": ADDRESS, "not_contactable_because": NAME},
-    "history_rfm_cutoffs": {"method": ADDRESS, "dimension": NAME},
-    "history_value_parameters": {"orders_outcome": ADDRESS, "orders_reason": NAME},
+    "segment_members": {"segment": ADDRESS, "not_contactable_because": ADDRESS},
+    "history_rfm_cutoffs": {"method": ADDRESS},
+    "history_value_parameters": {"orders_outcome": ADDRESS, "orders_reason": ADDRESS},
 }
 
 

@@ -22,6 +22,7 @@ from kundenkreis.quality.checkpoint import (
     safe_exception_text,
 )
 from kundenkreis.quality.suites.common import TableSuite
+from kundenkreis.redaction import redact
 from kundenkreis.settings import Settings, home
 from kundenkreis.warehouse.connection import connect
 
@@ -235,7 +236,10 @@ def _measure(connection: psycopg.Connection, outcome: Outcome) -> Outcome:
         row = connection.execute((outcome.measure or "").encode()).fetchone()
     except psycopg.Error:
         return outcome  # the count of Great Expectations remains
-    return replace(outcome, observed=str(row[0])[:500]) if row and row[0] is not None else outcome
+    if not row or row[0] is None:
+        return outcome
+    # A column that was swapped with another may hold addresses where a source's name belongs.
+    return replace(outcome, observed=redact(str(row[0]))[:500])
 
 
 def _record(

@@ -249,10 +249,17 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
             progress("waits for the build of another run to end")
             connection.execute("select pg_advisory_lock(%s)", (_DBT_LOCK,))
         require_lease(connection, run_id, schema)
-        renew = "update operations.build_lease set renewed_at = now(), is_over = false"
-        connection.execute(renew)
+        _renew(connection, run_id)
         yield
-        connection.execute(f"{renew} where run_id = %s", (run_id,))
+        _renew(connection, run_id)
+
+
+def _renew(connection: psycopg.Connection, run_id: str) -> None:
+    """A sign of life; nothing where another run has taken over."""
+    connection.execute(
+        "update operations.build_lease set renewed_at = now(), is_over = false where run_id = %s",
+        (run_id,),
+    )
 
 
 def mark_dirty(dsn: str, schema: str, reason: str) -> None:

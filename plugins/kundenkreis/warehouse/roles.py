@@ -320,10 +320,11 @@ def _grants(connection: psycopg.Connection) -> Iterator[sql.Composed]:
     for owner, schema, role in _ON_TABLES_OF_OWNERS:
         yield _on_schema(schema, role)
         yield _on_tables(schema, "select", role)
-        place = sql.SQL("for role {} in schema {}").format(
-            sql.Identifier(owner), sql.Identifier(schema)
-        )
-        yield _by_default(place, "select on tables", role)
+        place = sql.SQL("in schema {}").format(sql.Identifier(schema))
+        by_owner = sql.SQL("for role {} {}").format(sql.Identifier(owner), place)
+        # By the login as well: what a person builds or publishes by hand.
+        for creator in (by_owner, place):
+            yield _by_default(creator, "select on tables", role)
     # `activation` belongs to the activator, but its tables are created by the login.
     activation = sql.SQL("in schema activation")
     yield _by_default(activation, "all on tables", ACTIVATOR)
