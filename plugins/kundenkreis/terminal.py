@@ -76,6 +76,9 @@ class NightWatch:
 def print_night(console: Console, report: dict[str, Any]) -> None:
     """Print a night's report: customers, deliveries, quarantine, gates and publication."""
     console.rule(f"Night of {report['as_of_date']}")
+    publication = report.get("publication")
+    if publication and publication["as_of_date"] != report["as_of_date"]:
+        console.print("Nothing is published for this day: the tables show what readers see.")
     sides = [
         _counts("lifecycle stage", report["stages"]),
         _counts("RFM segment", report["rfm_segments"]),
@@ -94,7 +97,6 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
             console.print(f"  {gate['data_docs']}", markup=False, highlight=False, soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"  warning: {warning}", markup=False, highlight=False)
-    publication = report.get("publication")
     if publication:
         console.print(
             f"Readers see publication {publication['publication_id']} as of "

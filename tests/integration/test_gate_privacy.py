@@ -103,7 +103,7 @@ def gates(
 def test_nothing_personal_is_kept_or_shown(gates: dict[str, GateRun], gate: str) -> None:
     run = gates[gate]
     assert run.failure
-    assert len(run.failed()) > 10, "too few expectations failed to prove anything"
+    assert len(run.failed()) > 5, "too few expectations failed to prove anything"
     texts = run.texts()
     assert any(Path(name).suffix == ".html" for name in texts)
     found = {
