@@ -1,9 +1,22 @@
 {# Makes what normalised_email() needs to compare international domains: a shop stores the ASCII form
-   (xn--bcher-kva.example), a CRM what people typed (bücher.example). Runs before every build. #}
+   (xn--bcher-kva.example), a CRM what people typed (bücher.example). Runs before every build but
+   that of the plan, which compares no domains and whose role owns no functions. #}
 {% macro create_domain_functions() -%}
-    {%- if execute and flags.WHICH in ['build', 'run', 'test'] -%}
+    {%- if execute and flags.WHICH in ['build', 'run', 'test'] and not builds_the_plan_only() -%}
         {{ return(adapter.dispatch('create_domain_functions', 'kundenkreis')()) }}
     {%- endif -%}
+{%- endmacro %}
+
+{# True where models are selected, and all of them belong to the plan. #}
+{% macro builds_the_plan_only() -%}
+    {%- set schemas = [] -%}
+    {%- for unique_id in selected_resources -%}
+        {%- set node = graph.nodes.get(unique_id) -%}
+        {%- if node and node.resource_type in ['model', 'seed'] -%}
+            {%- do schemas.append(node.schema) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(schemas | unique | list == ['activation']) }}
 {%- endmacro %}
 
 {% macro default__create_domain_functions() -%}

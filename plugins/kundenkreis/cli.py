@@ -43,8 +43,13 @@ app.add_typer(sandbox_app, name="sandbox")
 console = Console()
 errors = Console(stderr=True)
 
-AsOf = Annotated[
-    str | None, typer.Option("--as-of", metavar="DATE", help="The day to compute (2026-01-31).")
+AsOfDays = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="DATE[..DATE]",
+        help="The day to compute (2026-01-31), or days one after another (2026-01-01..2026-01-31).",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -66,12 +71,18 @@ def _fail(kind: str, message: str) -> NoReturn:
 
 
 @app.command()
-def run(as_of: AsOf = None, as_json: AsJson = False) -> None:
-    """Run one night in this process: the real DAG, start to end."""
-    day = _date(as_of)
-    _start_warehouse_if_embedded()
-    _use_sandbox_if_nothing_else()
-    _run_night(day, as_json)
+def run(as_of: AsOfDays = None, as_json: AsJson = False) -> None:
+    """Run one night in this process: the real DAG, start to end.
+
+    A day before the published one fills history; nothing is published or sent for it.
+    """
+    days = _days(as_of)
+    if len(days) > 1:
+        _run_nights(days, as_json)
+    else:
+        _start_warehouse_if_embedded()
+        _use_sandbox_if_nothing_else()
+        _run_night(days[0] if days else None, as_json)
 
 
 @app.command()
@@ -185,8 +196,10 @@ def publish(
     Its history rows go with it, its colour is built in full by the next night, and nothing is sent
     until then. What was delivered stays in the ledger.
     """
+    from kundenkreis.warehouse import TRANSFORMER
     from kundenkreis.warehouse.connection import warehouse_dsn
     from kundenkreis.warehouse.publish import wait_minutes
+    from kundenkreis.warehouse.roles import dsn_as
     from kundenkreis.warehouse.rollback import roll_back
     from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -197,7 +210,7 @@ def publish(
         )
     dsn = warehouse_dsn()
     ensure_schemas(dsn)
-    done = roll_back(dsn, _person(by), wait_minutes=wait_minutes())
+    done = roll_back(dsn_as(dsn, TRANSFORMER), _person(by), wait_minutes=wait_minutes())
     if as_json:
         _print_json(asdict(done))
     else:
@@ -226,7 +239,7 @@ def dbt(context: typer.Context) -> None:
     Builds the colour that is not published, as of the published date. A night that is under way
     is stopped by a command that builds: two builds never write the same tables.
     """
-    from kundenkreis.warehouse import publish
+    from kundenkreis.warehouse import publish, roles
     from kundenkreis.warehouse.connection import connect, warehouse_dsn
     from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -244,6 +257,8 @@ def dbt(context: typer.Context) -> None:
     with publish.building(dsn, run_id, colour, console.print):
         publish.mark_dirty(dsn, colour, "it was built by hand")
         code = _run_dbt(dsn, day, colour, context.args)
+        roles.keep(dsn)
+    publish.end_build(dsn, run_id)
     raise typer.Exit(code)
 
 
@@ -424,6 +439,38 @@ def warehouse_migrate() -> None:
     console.print("The warehouse has everything it needs.")
 
 
+@warehouse_app.command("roles")
+def warehouse_roles(as_json: AsJson = False) -> None:
+    """Create the roles for tasks, readers and personal data, with their rights. Safe at any time.
+
+    From then on each task works under its own role.
+    """
+    from kundenkreis.warehouse import READER, SEES_PERSONAL_DATA, roles
+    from kundenkreis.warehouse.connection import warehouse_dsn
+    from kundenkreis.warehouse.schema import ensure_schemas
+
+    dsn = warehouse_dsn()
+    ensure_schemas(dsn)
+    granted = roles.create(dsn)
+    if as_json:
+        _print_json({"roles": roles.ROLES, **asdict(granted)})
+        return
+    for role, meaning in roles.ROLES.items():
+        console.print(f"{role:24} {meaning}", highlight=False)
+    for statement in granted.missing:
+        console.print(
+            f"This login may not run: {statement}; publishing then does not wait for long "
+            "transactions of other users. Have an administrator run it.",
+            soft_wrap=True,
+        )
+    console.print(
+        "For a BI tool: create user bi password '...' in role "
+        f"{READER}; where it may show personal data, in role {SEES_PERSONAL_DATA}.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 @warehouse_app.command(
     "psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
@@ -478,6 +525,31 @@ def sandbox_stop() -> None:
     from kundenkreis import sandbox_control
 
     console.print("Stopped." if sandbox_control.stop() else "It was not running.")
+
+
+def _run_nights(days: list[date], as_json: bool) -> None:
+    """One night after another, up to the first that fails.
+
+    Each is a process of its own: Airflow takes its metadata database once.
+    """
+    reports = []
+    for day in days:
+        command = [sys.executable, "-m", "kundenkreis", "run", "--as-of", str(day)]
+        completed = subprocess.run(  # noqa: S603 (our own program)
+            [*command, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE if as_json else None,
+            text=True,
+            check=False,
+        )
+        if completed.stdout:
+            reports.append(json.loads(completed.stdout))
+        if completed.returncode:
+            errors.print(f"Go on with --as-of {day}..{days[-1]}.", highlight=False)
+            break
+    if as_json:
+        _print_json(reports)
+    if completed.returncode:
+        raise typer.Exit(completed.returncode)
 
 
 def _run_night(as_of: date | None, as_json: bool) -> None:
@@ -549,13 +621,28 @@ def _use_sandbox_if_nothing_else(until_yesterday: bool = False) -> None:
     os.environ.update({name: state.connections[name] for name in wanted & set(state.connections)})
 
 
-def _date(text: str | None) -> date | None:
+def _days(text: str | None) -> list[date]:
+    """The days of ``--as-of``, in order; none where it is not given.
+
+    Raises:
+        KundenkreisError: it is neither a day nor a first and a last one.
+    """
     if text is None:
-        return None
+        return []
+    first, dots, last = text.partition("..")
+    begin, end = _date(first), _date(last if dots else first)
+    if end < begin:
+        raise KundenkreisError(f"--as-of: {begin} comes after {end}; write the first day first.")
+    return [begin + timedelta(days=days) for days in range((end - begin).days + 1)]
+
+
+def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise KundenkreisError(f"--as-of: '{text}' is no date; write it as 2026-01-31.") from None
+        raise KundenkreisError(
+            f"--as-of: '{text}' is no date; write it as 2026-01-31, or 2026-01-01..2026-01-31."
+        ) from None
 
 
 def _print_json(value: Any) -> None:

@@ -49,3 +49,7 @@ class PlanOutdated(KundenkreisError):
 
 class Superseded(KundenkreisError):
     """Another run took over the build that this run had begun."""
+
+
+class BuildBusy(KundenkreisError):
+    """A backfill has to wait for the build of another run; trying again later helps."""

@@ -8,7 +8,7 @@ imports Airflow; `kundenkreis.operators` wraps each in an operator.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -50,19 +50,38 @@ def prepare(run: RunContext) -> Summary:
     return {"as_of_date": run.as_of_date.isoformat()}
 
 
+def under_role(run: RunContext, role: str) -> RunContext:
+    """The run with the rights of one role in the warehouse, where the warehouse uses roles."""
+    from kundenkreis.warehouse.roles import dsn_as
+
+    return replace(run, dsn=dsn_as(run.dsn, role))
+
+
 def extract(run: RunContext, source: str) -> Summary:
-    """Load what changed in a source since its last cursor into ``raw_<source>``."""
+    """Load what changed in a source since its last cursor into ``raw_<source>``.
+
+    A backfill reads nothing: it computes from what is there.
+    """
     from kundenkreis import sources
 
+    if _only_looks_back(run):
+        run.progress(f"{source}: {_NOT_READ}")
+        return {"source": source, "tables": {}, "rejected": 0, "not_read_because": _NOT_READ}
     return sources.extract(
         source, run.settings, run.resolve, run.dsn, run.run_id, run.as_of_date, run.progress
     )
 
 
 def read_subscribers(run: RunContext, destination: str) -> Summary:
-    """Read an email tool's own subscriber states: who unsubscribed, bounced or confirmed."""
+    """Read an email tool's own subscriber states: who unsubscribed, bounced or confirmed.
+
+    A backfill reads none: it sends nothing.
+    """
     from kundenkreis import activation
 
+    if _only_looks_back(run):
+        run.progress(f"{destination}: {_NOT_READ}")
+        return {"destination": destination, "not_read_because": _NOT_READ}
     return activation.read_subscriber_states(
         destination, run.settings, run.resolve, run.dsn, run.run_id, run.progress
     )
@@ -72,8 +91,11 @@ def gate_landing(run: RunContext) -> Summary:
     """Stop the night when what landed cannot be right."""
     from kundenkreis import quality
 
+    settings = run.settings
+    if _only_looks_back(run):  # and so no email tool was read, which is nothing to warn of
+        settings = settings.model_copy(update={"destinations": {}})
     return quality.run_gate(
-        "landing", run.settings, run.dsn, run.run_id, run.as_of_date, None, run.progress
+        "landing", settings, run.dsn, run.run_id, run.as_of_date, None, run.progress
     )
 
 
@@ -161,11 +183,13 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
     Returns:
         ``publication_id``, None where nothing was published.
     """
+    from kundenkreis.quality.gate import link_data_docs
     from kundenkreis.warehouse import contract
     from kundenkreis.warehouse import publish as publishing
 
     if schema == publishing.BACKFILL:
         publishing.write_history(run.dsn, run.run_id, run.as_of_date, schema)
+        publishing.end_build(run.dsn, run.run_id)
         return {
             "publication_id": None,
             "schema_name": schema,
@@ -181,6 +205,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
         declared=contract.read_declarations(),
     )
     reach("publish.after_publish")
+    link_data_docs(f"publication_{publication.publication_id}", run.run_id)
     return {"publication_id": publication.publication_id, "schema_name": schema}
 
 
@@ -188,9 +213,11 @@ def plan(run: RunContext, schema: str, publication_id: int) -> Summary:
     """Compare what the segments want with what was delivered; nothing is sent."""
     from kundenkreis import activation
     from kundenkreis.warehouse import builds
+    from kundenkreis.warehouse.publish import end_build
 
     activation.require_plannable(run.dsn, publication_id)
     counts = _dbt_build(run, schema, "tag:plan", builds.variables_of(run.dsn, schema))
+    end_build(run.dsn, run.run_id)
     summary = activation.plan_summary(run.dsn, publication_id, run.settings)
     return {"publication_id": publication_id, "dbt": counts, "plan": summary}
 
@@ -230,6 +257,19 @@ def report(run: RunContext) -> Summary:
     from kundenkreis.status import night_report
 
     return night_report(run.dsn, run.run_id, run.as_of_date)
+
+
+_NOT_READ = "a backfill computes from what was read before"
+
+
+def _only_looks_back(run: RunContext) -> bool:
+    """Whether the run is a backfill of a warehouse that already has something to compute from."""
+    from kundenkreis.warehouse.connection import connect
+    from kundenkreis.warehouse.publish import current_publication, looks_back
+
+    with connect(run.dsn) as connection:
+        published = current_publication(connection)
+    return published is not None and looks_back(published, run.as_of_date, run.is_backfill)
 
 
 def _dbt_build(

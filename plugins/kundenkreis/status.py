@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from kundenkreis.quality.gate import data_docs_of
 from kundenkreis.warehouse.connection import connect
 
 Rows = list[dict[str, Any]]
@@ -112,7 +113,7 @@ def _rfm_segments(connection: psycopg.Connection) -> dict[str, int]:
 
 
 def _gates(connection: psycopg.Connection, run_id: str) -> Rows:
-    return _rows(
+    gates = _rows(
         connection,
         "select gate, count(*) as expectations, "
         "count(*) filter (where not success and severity = 'critical') as critical_failures, "
@@ -120,6 +121,10 @@ def _gates(connection: psycopg.Connection, run_id: str) -> Rows:
         "from quality.gate_results where run_id = %s group by gate order by gate",
         run_id,
     )
+    for gate in gates:
+        page = data_docs_of(run_id, gate["gate"])
+        gate["data_docs"] = str(page) if page else None
+    return gates
 
 
 def _warnings(connection: psycopg.Connection, run_id: str) -> list[str]:

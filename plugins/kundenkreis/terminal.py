@@ -80,6 +80,9 @@ class NightWatch:
 def print_night(console: Console, report: dict[str, Any]) -> None:
     """Print a night's report: customers, deliveries, quarantine, gates and publication."""
     console.rule(f"Night of {report['as_of_date']}")
+    publication = report.get("publication")
+    if publication and publication["as_of_date"] != report["as_of_date"]:
+        console.print("Nothing is published for this day: the tables show what readers see.")
     sides = [
         _counts("lifecycle stage", report["stages"]),
         _counts("RFM segment", report["rfm_segments"]),
@@ -94,9 +97,10 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
             f"Gate {gate['gate']}: {gate['expectations']} expectations, "
             f"{gate['critical_failures']} critical failures, {gate['warnings']} warnings"
         )
+        if gate.get("data_docs"):
+            console.print(f"  {gate['data_docs']}", markup=False, highlight=False, soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"  warning: {warning}", markup=False, highlight=False)
-    publication = report.get("publication")
     if publication:
         restored = publication.get("restores_publication_id")
         again = f" (a rollback to publication {restored})" if restored else ""

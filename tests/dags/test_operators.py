@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from kundenkreis import night
 from kundenkreis.errors import (
+    BuildBusy,
     ConfigError,
     CredentialError,
     GateFailure,
@@ -25,6 +31,7 @@ from kundenkreis.errors import (
 )
 from kundenkreis.operators import night as operators
 from kundenkreis.settings import ModelSettings, RetentionConfig, Settings
+from kundenkreis.warehouse.publish import begin_build
 
 BERLIN = Settings(
     folder=Path("config"),
@@ -183,6 +190,35 @@ def test_a_backfill_is_known_as_one(warehouse: str) -> None:
     task = _task(lambda run: seen.append(run.is_backfill) or {})
     task.execute(_context(run_type="backfill"))
     assert seen == [True]
+
+
+@pytest.mark.integration
+def test_a_task_that_waits_for_another_build_gives_its_slot_back(
+    warehouse: str, watched: list[tuple[str, str]]
+) -> None:
+    before = datetime.now(UTC)
+    with pytest.raises(AirflowRescheduleException) as rescheduled:
+        _task(_failing(BuildBusy("Run 'night' builds marts_green."))).execute(_context())
+    wait = rescheduled.value.reschedule_date - before
+    assert operators.BUSY_PAUSE <= wait < operators.BUSY_PAUSE + timedelta(seconds=30)
+    assert _result(warehouse) is None
+    assert watched[-1] == ("progress", "Run 'night' builds marts_green.")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("error", "is_over"),
+    [(GateFailure("gate_marts: customers"), True), (VendorError("503"), False)],
+)
+def test_nobody_waits_for_a_run_that_has_failed_for_good(
+    warehouse: str, error: Exception, is_over: bool
+) -> None:
+    begin_build(warehouse, "run-1", date(2026, 1, 31), False)
+    with pytest.raises(AirflowException):
+        _task(_failing(error)).execute(_context())
+    with psycopg.connect(warehouse) as connection:
+        row = connection.execute("select is_over from operations.build_lease").fetchone()
+    assert row == (is_over,)
 
 
 @pytest.mark.integration

@@ -49,8 +49,10 @@ def publish(dsn: str, run_id: str, schema: str, day: date = DAY, **options: Any)
 
 
 def night(dsn: str, run_id: str, day: date = DAY, **tables: str) -> Publication:
-    """Build a colour and publish it."""
-    return publish(dsn, run_id, build(dsn, run_id, day, **tables), day)
+    """A night that is over: built, published and planned."""
+    publication = publish(dsn, run_id, build(dsn, run_id, day, **tables), day)
+    publishing.end_build(dsn, run_id)
+    return publication
 
 
 def cutoffs(day: date, cutoff: int = 13) -> str:

@@ -140,7 +140,13 @@ def test_status_after_a_night(call: Call, warehouse_dsn: str) -> None:
     assert report["rfm_segments"] == {"champions": 1}
     assert report["deliveries"] == {"listmonk": delivery}
     assert report["gates"] == [
-        {"gate": "marts", "expectations": 4, "critical_failures": 1, "warnings": 1}
+        {
+            "gate": "marts",
+            "expectations": 4,
+            "critical_failures": 1,
+            "warnings": 1,
+            "data_docs": None,
+        }
     ]
     assert set(report["seconds"]) == {"deliver.listmonk", "report"}
     text = call("status")[1]
@@ -198,6 +204,22 @@ def test_plan_of_a_publication_that_was_not_planned_yet(call: Call, warehouse_ds
     assert set(summary["destinations"]) == {"listmonk", "mailchimp"}
     assert {entry["calls"] for entry in summary["destinations"].values()} == {0}
     assert f"Plan of publication {publication_id}" in call("plan")[1]
+
+
+# Roles
+
+
+def test_roles_are_created_on_an_empty_database_and_again(call: Call, warehouse_dsn: str) -> None:
+    _drop_everything(warehouse_dsn)
+    code, output, errors = call("warehouse", "roles")
+    assert (code, errors) == (0, "")
+    assert "kundenkreis_reader" in output
+    assert "create user bi password '...' in role kundenkreis_reader" in output
+    code, output, _ = call("warehouse", "roles", "--json")
+    report = json.loads(output)
+    assert code == 0
+    assert report["roles"].keys() >= {"kundenkreis_loader", "kundenkreis_pii"}
+    assert (report["created"], report["transferred"], report["missing"]) == ([], 0, [])
 
 
 # A run

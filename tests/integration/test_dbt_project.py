@@ -12,11 +12,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.night import RunContext, _quarantine_rejected
 from kundenkreis.settings import home, load_settings, repository_root
+from kundenkreis.warehouse import READER, privacy, roles
+from kundenkreis.warehouse import publish as publishing
 from kundenkreis.warehouse.dbt import run_dbt
+from kundenkreis.warehouse.embedded import EmbeddedServer
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 
 pytestmark = pytest.mark.integration
@@ -504,6 +508,67 @@ def test_a_backfill_of_a_day_before_an_undated_record_was_seen(warehouse_dsn: st
         "select stage, valid_from from lifecycle_intervals where customer_id = %s",
         undated,
     ) == [("reach", date(2026, 3, 2))]
+
+
+def _personal_columns_by_yaml() -> set[tuple[str, str]]:
+    manifest = json.loads((home() / "dbt" / f"target_{MARTS}" / "manifest.json").read_text())
+    return {
+        (node["name"], column["name"])
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["schema"] == MARTS
+        for column in node["columns"].values()
+        if column["config"].get("meta", {}).get("pii")
+    }
+
+
+_TYPES = """
+select c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
+from pg_attribute as a inner join pg_class as c on c.oid = a.attrelid
+where c.relnamespace = %s::regnamespace and c.relkind in ('r', 'v') and a.attnum > 0
+    and not a.attisdropped and c.relname !~ '^history_'
+"""
+
+
+def test_what_the_yaml_calls_personal_is_masked_and_nothing_personal_is_left(
+    landed: str, postgres: EmbeddedServer
+) -> None:
+    """Published in a copy, because the tests of this module go on building."""
+    copy = f"copy_of_{conninfo_to_dict(landed)['dbname']}"
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as server:
+        server.execute(f'create database "{copy}" template "{conninfo_to_dict(landed)["dbname"]}"')
+    dsn = postgres.dsn(copy)
+    roles.create(dsn)
+    assert publishing.begin_build(dsn, "run", date.fromisoformat(AS_OF), False) == MARTS
+    publishing.publish(dsn, "run", date.fromisoformat(AS_OF), MARTS, {}, wait_minutes=1)
+    with psycopg.connect(dsn) as connection:
+        built = set(connection.execute(_TYPES, (MARTS,)))
+        assert set(connection.execute(_TYPES, ("marts",))) == built
+        tables: dict[str, dict[str, str]] = {}
+        for table, column, type_ in built:
+            tables.setdefault(table, {})[column] = type_
+        masked = privacy.masked_columns(connection, MARTS, tables)
+        statement = "select v::text from marts.{} as v"
+        plain = {t: connection.execute(statement.format(t).encode()).fetchall() for t in tables}
+        connection.execute(f"set role {READER}")
+        shown = {t: connection.execute(statement.format(t).encode()).fetchall() for t in tables}
+    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as server:
+        server.execute(f'drop database "{copy}" with (force)')
+    assert {(table, column) for table in masked for column in masked[table]} == (
+        _personal_columns_by_yaml()
+    )
+    words = ("mail.example", "xn--bcher-kva", "marketplace.amazon", "example.test", "Ada")
+    found = {
+        kind: {
+            (table, word)
+            for table, rows in texts.items()
+            for (row,) in rows
+            for word in words
+            if word in row
+        }
+        for kind, texts in {"plain": plain, "shown": shown}.items()
+    }
+    assert {table for table, _ in found["plain"]} == {"contactability", "customer_360", "customers"}
+    assert found["shown"] == set()
 
 
 def _refused(build_again: Callable[[], object], *words: str) -> None:

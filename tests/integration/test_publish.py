@@ -16,7 +16,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from kundenkreis.errors import ConfigError, PublicationRefused, Superseded, WarehouseError
+from kundenkreis.errors import (
+    BuildBusy,
+    ConfigError,
+    PublicationRefused,
+    Superseded,
+    WarehouseError,
+)
 from kundenkreis.settings import repository_root
 from kundenkreis.warehouse import contract
 from kundenkreis.warehouse import publish as publishing
@@ -581,10 +587,46 @@ def test_a_backfill_that_was_overtaken_writes_no_history(
     schema = build(
         warehouse_dsn, "run-1", is_backfill=True, history_stage_changes=changes(DAY, "reach")
     )
-    publishing.begin_build(warehouse_dsn, "run-2", DAY, True)
+    publishing.begin_build(warehouse_dsn, "run-2", NEXT_DAY, False)
     with pytest.raises(Superseded):
         publishing.write_history(warehouse_dsn, "run-1", DAY, schema)
     assert rows(connection, "select count(*) from history.stage_changes") == [(0,)]
+
+
+@pytest.mark.parametrize("other_is_backfill", [False, True])
+def test_a_backfill_waits_until_another_run_is_done(
+    warehouse_dsn: str, connection: psycopg.Connection, other_is_backfill: bool
+) -> None:
+    schema = publishing.begin_build(warehouse_dsn, "night", NEXT_DAY, other_is_backfill)
+    for _ in range(2):
+        with pytest.raises(BuildBusy, match="Run 'night' builds"):
+            publishing.begin_build(warehouse_dsn, "backfill", DAY, True)
+    publishing.require_lease(connection, "night", schema)
+    # A night is not kept waiting by backfills.
+    publishing.begin_build(warehouse_dsn, "night after", NEXT_DAY, False)
+    publishing.end_build(warehouse_dsn, "night")  # not its build any more
+    with pytest.raises(BuildBusy):
+        publishing.begin_build(warehouse_dsn, "backfill", DAY, True)
+    publishing.end_build(warehouse_dsn, "night after")
+    assert publishing.begin_build(warehouse_dsn, "backfill", DAY, True) == BACKFILL
+
+
+def test_a_backfill_does_not_wait_for_a_run_that_was_killed(
+    warehouse_dsn: str, connection: psycopg.Connection
+) -> None:
+    schema = publishing.begin_build(warehouse_dsn, "night", NEXT_DAY, False)
+    long_ago = "update operations.build_lease set renewed_at = now() - interval '16 minutes'"
+    connection.execute(long_ago)
+    with (
+        publishing.building(warehouse_dsn, "night", schema, lambda line: None),
+        pytest.raises(BuildBusy),
+    ):
+        connection.execute(long_ago)  # a build may take longer than that
+        publishing.begin_build(warehouse_dsn, "backfill", DAY, True)
+    with pytest.raises(BuildBusy):  # it has only just ended its build
+        publishing.begin_build(warehouse_dsn, "backfill", DAY, True)
+    connection.execute(long_ago)
+    assert publishing.begin_build(warehouse_dsn, "backfill", DAY, True) == BACKFILL
 
 
 # Readers

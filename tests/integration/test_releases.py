@@ -19,7 +19,7 @@ import pytest
 from kundenkreis import cli, night, quarantine_release
 from kundenkreis.errors import ConfigError, DataError
 from kundenkreis.quality import facts
-from kundenkreis.quality.suites import marts
+from kundenkreis.quality.suites import marts_orders
 from kundenkreis.settings import ModelSettings, load_settings, repository_root
 from kundenkreis.sources import extract, woocommerce
 from kundenkreis.sources.base import Cursor, Run, load_tables
@@ -452,8 +452,8 @@ def test_the_gate_prices_an_order_as_it_was_released(warehouse_dsn: str, tmp_pat
 
     def priced() -> dict[str, str]:
         with psycopg.connect(warehouse_dsn) as connection:
-            known = facts.marts_facts(connection, settings, "marts_blue", date(2026, 3, 2))
-            query = marts._raw_orders(settings, known)
+            known = facts.marts_facts(connection, settings, "marts_blue", date(2026, 3, 2), "run")
+            query = marts_orders._raw_orders(settings, known)
             return {
                 order: f"{revenue:.2f}" for _, order, revenue in connection.execute(query.encode())
             }

@@ -34,7 +34,14 @@ class Household:
         self, as_of: date, failpoint: str = "", check: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one night with the command line."""
-        command = [sys.executable, "-m", "kundenkreis", "run", "--as-of", as_of.isoformat()]
+        day = as_of.isoformat()
+        return self.call("run", "--as-of", day, failpoint=failpoint, check=check, **environment)
+
+    def call(
+        self, *arguments: str, failpoint: str = "", check: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Call the command line."""
+        command = [sys.executable, "-m", "kundenkreis", *arguments]
         completed = subprocess.run(
             command,
             env={
@@ -70,13 +77,49 @@ class Household:
 
     def published(self) -> dict[str, str]:
         """A digest of every published table."""
-        views = self.rows("select viewname from pg_views where schemaname = 'marts' order by 1")
+        return self.digests("marts")
+
+    def digests(self, *schemas: str) -> dict[str, str]:
+        """A digest of every table and view of these schemas."""
+        names = self.rows(
+            "select format('%I.%I', table_schema, table_name) from information_schema.tables "
+            f"where table_schema = any('{{{','.join(schemas)}}}') order by 1"
+        )
         return {
             name: self.rows(
                 f"select md5(coalesce(string_agg(md5(v::text), '' order by md5(v::text)), '')) "
-                f"from marts.{name} as v"
+                f"from {name} as v"
             )[0][0]
-            for (name,) in views
+            for (name,) in names
+        }
+
+    def personal_values(self) -> dict[str, set[str]]:
+        """What the sources say of persons, in lower case, by kind."""
+        queries = {
+            "addresses": "select email from raw_hubspot.contacts "
+            "union select email from raw_woocommerce.customers "
+            "union select billing_email from raw_woocommerce.orders "
+            "union select address from activation.subscriber_states",
+            "names": "select firstname from raw_hubspot.contacts "
+            "union select lastname from raw_hubspot.contacts "
+            "union select first_name from raw_woocommerce.customers "
+            "union select last_name from raw_woocommerce.customers",
+            "numbers": "select phone from raw_hubspot.contacts "
+            "union select phone_e164 from raw_hubspot.contacts "
+            "union select billing_phone from raw_woocommerce.customers "
+            "union select billing_phone from raw_woocommerce.orders",
+            "birthdays": "select date_of_birth::text from raw_hubspot.contacts",
+        }
+        return {
+            kind: {
+                value.strip().lower()
+                for (value,) in self.rows(query)
+                # A cell of one letter, and what is no whole address or number, is nobody's.
+                if value
+                and len(value.strip()) > (6 if kind == "numbers" else 2)
+                and (kind != "addresses" or "@" in value)
+            }
+            for kind, query in queries.items()
         }
 
     def desired_audiences(self) -> dict[str, set[str]]:

@@ -1,4 +1,7 @@
-"""Whole nights, from the vendors' APIs to the audiences in the email tools."""
+"""Whole nights, from the vendors' APIs to the audiences in the email tools.
+
+The warehouse uses roles, so every task of these nights has the rights of its role only.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from kundenkreis.settings import home
+from kundenkreis.warehouse import ACTIVATOR, LOADER, READER, TRANSFORMER, roles
 from tests.night.conftest import FIRST_NIGHT, Household
 from tests.rfm_scores import assert_scores_follow_values
 
@@ -18,8 +23,9 @@ SECOND_NIGHT = FIRST_NIGHT + timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def shop(household: Callable[..., Household]) -> Household:
-    """A shop whose first night has run."""
+    """A shop whose first night has run, each task under its role."""
     made = household()
+    roles.create(made.dsn)
     made.run(FIRST_NIGHT, check=True)
     return made
 
@@ -115,28 +121,41 @@ def test_clearing_transform_after_publish_ends_the_same_and_sends_nothing(
         is_backfill=False,
         progress=lambda line: None,
     )
-    schema = night.transform(run)["schema_name"]
-    night.predict(run, schema)
-    night.segment(run, schema)
-    gates = night.gate_marts(run, schema)
-    published = night.publish(run, schema, gates)
-    night.plan(run, schema, published["publication_id"])
+    building = night.under_role(run, TRANSFORMER)
+    schema = night.transform(building)["schema_name"]
+    night.predict(building, schema)
+    night.segment(building, schema)
+    gates = night.gate_marts(building, schema)
+    published = night.publish(building, schema, gates)
+    sending = night.under_role(run, ACTIVATOR)
+    night.plan(sending, schema, published["publication_id"])
     assert shop.published() == before
     planned = "select count(*) from activation.plan_rows where status = 'planned' and "
     assert shop.rows(planned + f"publication_id = {published['publication_id']}") == [(0,)]
     for destination in ("listmonk", "mailchimp"):
-        night.deliver(run, destination, published["publication_id"])
+        night.deliver(sending, destination, published["publication_id"])
     assert len(shop.write_calls()) == calls
     assert shop.audiences() == audiences
 
 
 def test_a_past_date_fills_history_only(shop: Household) -> None:
-    before = shop.published()
-    calls = len(shop.write_calls())
+    before, sent = shop.published(), shop.digests("activation", "raw_woocommerce", "raw_hubspot")
+    publications = shop.rows("select * from history.publications order by 1")
+    later = f"select * from history.stage_changes where as_of_date >= '{FIRST_NIGHT}' order by 1, 2"
+    kept = shop.rows(later), shop.rows("select * from history.customer_ids order by 1, 2, 3")
+    calls = len(shop.sandbox.requests())
     past = FIRST_NIGHT - timedelta(days=40)
     shop.run(past, check=True)
     assert shop.published() == before
-    assert len(shop.write_calls()) == calls
+    assert shop.digests("activation", "raw_woocommerce", "raw_hubspot") == sent
+    assert shop.rows("select * from history.publications order by 1") == publications
+    assert kept == (
+        shop.rows(later),
+        shop.rows("select * from history.customer_ids order by 1, 2, 3"),
+    )
+    # Neither a source nor an email tool was asked for anything.
+    assert len(shop.sandbox.requests()) == calls
+    assert shop.rows("select is_over from operations.build_lease") == [(True,)]
     assert shop.rows(f"select count(*) from history.rfm_cutoffs where as_of_date = '{past}'") == [
         (12,)
     ]
@@ -146,18 +165,64 @@ def test_a_past_date_fills_history_only(shop: Household) -> None:
     ) == [(past, False), (FIRST_NIGHT, True)]
 
 
+def test_every_task_worked_under_its_role(shop: Household) -> None:
+    owners = dict(
+        shop.rows(
+            "select split_part(schemaname, '_', 1), string_agg(distinct tableowner, ', ') "
+            "from (select schemaname, tableowner from pg_tables "
+            "union all select schemaname, viewowner from pg_views) as relations "
+            "where schemaname ~ '^(raw|staging|intermediate|seeds|marts|activation)' group by 1"
+        )
+    )
+    built = dict.fromkeys(("staging", "intermediate", "seeds", "marts"), TRANSFORMER)
+    assert owners == {**built, "raw": LOADER, "activation": ACTIVATOR}
+
+
+def test_a_reader_finds_nobodys_address_name_number_or_birthday(shop: Household) -> None:
+    personal = shop.personal_values()
+    assert min(map(len, personal.values())) > 20, "too little to look for"
+    with psycopg.connect(shop.dsn) as connection:
+        connection.execute(f"set role {READER}")
+        tables = connection.execute(
+            "select format('%I.%I', n.nspname, c.relname) from pg_class as c "
+            "inner join pg_namespace as n on n.oid = c.relnamespace "
+            "where c.relkind in ('r', 'v') and n.nspname in ('marts', 'history', 'quality') "
+            "and has_table_privilege(c.oid, 'select')"
+        ).fetchall()
+        assert len(tables) > 30
+        for (table,) in tables:
+            cells = connection.execute(
+                f"select distinct lower(cell.value) from {table} as t "
+                "cross join jsonb_each_text(to_jsonb(t)) as cell where cell.value is not null"
+            ).fetchall()
+            found = {value for (value,) in cells}
+            text = "\n".join(found)
+            assert not [value for value in personal["addresses"] if value in text], table
+            for kind in ("names", "numbers", "birthdays"):
+                assert not found & personal[kind], f"{kind} in {table}"
+    # What they are looked for by is there for whoever may see it.
+    shown = {str(row[0]) for row in shop.rows("select email from marts.customers")}
+    assert len(shown & personal["addresses"]) > 50
+
+
+def test_data_docs_are_found_by_publication(shop: Household) -> None:
+    docs = home() / "data_docs"
+    publication, results = shop.rows(
+        "select publication_id, gate_results from history.publications order by publication_id desc"
+    )[0]
+    linked = docs / f"publication_{publication}"
+    assert linked.is_symlink()
+    for gate in ("landing", "marts"):
+        assert (linked / gate / "index.html").exists()
+    assert (docs / "latest").resolve().parent == docs.resolve()
+    assert f"/data_docs/{linked.readlink()}/" in str(results["data_docs"])
+    assert "/data_docs/" in shop.call("status", check=True).stdout
+
+
 def test_logs_docs_and_results_hold_no_address_and_no_secret(shop: Household) -> None:
     """Runs last: over everything the nights above wrote, the failed one included."""
-    addresses = {
-        row[0].strip().lower()
-        for row in shop.rows(
-            "select email from raw_hubspot.contacts "
-            "union select email from raw_woocommerce.customers "
-            "union select billing_email from raw_woocommerce.orders "
-            "union select address from activation.subscriber_states"
-        )
-        if row[0] and "@" in row[0]
-    }
+    personal = shop.personal_values()
+    addresses = personal["addresses"] | personal["numbers"]
     secrets = {
         part
         for value in shop.sandbox.connections.values()

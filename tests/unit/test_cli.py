@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,7 +112,35 @@ def test_the_module_is_the_command() -> None:
 def test_as_of_must_be_a_date(call: Call, nothing_starts: None, text: str) -> None:
     code, output, errors = call("run", "--as-of", text)
     assert (code, output) == (1, "")
-    assert errors == (f"KundenkreisError: --as-of: '{text}' is no date; write it as 2026-01-31.\n")
+    assert errors == (
+        f"KundenkreisError: --as-of: '{text}' is no date; write it as 2026-01-31, or "
+        "2026-01-01..2026-01-31.\n"
+    )
+
+
+def test_days_in_a_row_are_run_one_by_one_up_to_the_first_that_fails(
+    call: Call, nothing_starts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[str] = []
+
+    def night(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert command[-4:-2] == ["run", "--as-of"]
+        assert command[-1] == "--json"
+        run.append(command[-2])
+        report = json.dumps({"as_of_date": command[-2]})
+        return subprocess.CompletedProcess(command, int(command[-2] == "2026-02-01"), report)
+
+    monkeypatch.setattr(cli.subprocess, "run", night)
+    code, output, errors = call("run", "--as-of", "2026-01-30..2026-02-02", "--json")
+    assert (code, run) == (1, ["2026-01-30", "2026-01-31", "2026-02-01"])
+    assert [report["as_of_date"] for report in json.loads(output)] == run
+    assert errors == "Go on with --as-of 2026-02-01..2026-02-02.\n"
+
+
+def test_days_in_a_row_begin_with_the_first(call: Call, nothing_starts: None) -> None:
+    code, _, errors = call("run", "--as-of", "2026-02-01..2026-01-31")
+    assert code == 1
+    assert "2026-02-01 comes after 2026-01-31" in errors
 
 
 def test_an_unknown_option_is_named(call: Call, nothing_starts: None) -> None:

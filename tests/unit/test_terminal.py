@@ -158,6 +158,13 @@ def test_a_night_is_summed_up(console: Console) -> None:
         assert expected in text
 
 
+def test_a_night_that_published_nothing_says_whose_numbers_these_are(console: Console) -> None:
+    print_night(console, _report(as_of_date="2026-01-03"))
+    text = _text(console)
+    assert "Night of 2026-01-03" in text
+    assert "Nothing is published for this day: the tables show what readers see." in text
+
+
 def test_a_night_without_anything_says_so(console: Console) -> None:
     empty = _report(
         publication=None,

@@ -37,7 +37,9 @@ from kundenkreis.errors import KundenkreisError, PlanOutdated, VendorError, Ware
 from kundenkreis.failpoints import reach
 from kundenkreis.http import understood
 from kundenkreis.settings import Settings
+from kundenkreis.warehouse import privacy
 from kundenkreis.warehouse.connection import connect
+from kundenkreis.warehouse.publish import live_schema
 
 _LOCK_NAMESPACE = 7_202_612
 _LOCK_WAIT = "60s"
@@ -336,6 +338,9 @@ def _refresh_states(job: _Delivery) -> None:
     refresh_states(
         job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
     )
+    live = live_schema(job.writer)
+    if live is not None:  # a masked address would match none that withdrew
+        privacy.require_unmasked(job.writer, live)
     withdrawn = job.writer.execute(_WITHDRAWN_SINCE, job.keys).fetchall()
     job.withdrawn = frozenset(row[0] for row in withdrawn)
     job.writer.commit()

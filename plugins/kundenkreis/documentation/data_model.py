@@ -25,7 +25,10 @@ Everything else is no contract: raw, staging and intermediate tables, `operation
 
 _PARTS = {
     "marts": "Views of one as-of day, turned over together by each publication "
-    "([architecture.md](architecture.md)).",
+    "([architecture.md](architecture.md)). A column with personal data is shown in full only to "
+    "members of the role `kundenkreis_pii` and to whoever builds and delivers. Everybody else sees "
+    "a text as its first letter and `…`, of an address also the domain's (`a…@m…`), and anything "
+    "else as null.",
     "history": "What each night knew, kept. Computing a day again replaces that day's cut points "
     "and changes; publications and customer ids are only added.",
     "activation": "The plan, what was sent and what became of it.",

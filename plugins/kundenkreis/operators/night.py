@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+)
 
 from kundenkreis import night
-from kundenkreis.errors import ConfigError, KundenkreisError, VendorError, WarehouseError
+from kundenkreis.errors import (
+    BuildBusy,
+    ConfigError,
+    KundenkreisError,
+    VendorError,
+    WarehouseError,
+)
 from kundenkreis.night import RunContext, Summary
 from kundenkreis.redaction import first_lines
+from kundenkreis.warehouse import ACTIVATOR, LOADER, TRANSFORMER
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,13 +37,22 @@ if TYPE_CHECKING:
 # What a retry may cure; everything else stays wrong however often it is tried.
 _PASSING = (VendorError, WarehouseError)
 
+# How long a task waits before it asks again whether another run's build is over.
+BUSY_PAUSE = timedelta(seconds=20)
+
 
 class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
     """Builds the run's context, times the work, and records its summary for `kundenkreis status`.
 
     A `KundenkreisError` fails the task with its message alone. It is retried only where the cause
-    may pass: an unreachable vendor or warehouse.
+    may pass: an unreachable vendor or warehouse. A task that has to wait for another run's build
+    gives its slot back and is asked again.
+
+    Attributes:
+        role: what the task may do in the warehouse, where the warehouse uses roles.
     """
+
+    role = TRANSFORMER
 
     def __init__(self, **kwargs: Any) -> None:
         # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
@@ -48,14 +70,20 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
         try:
             run = run_context(context, self._progress)
             night.prepare(run)
-            summary = self.work(run)
+            summary = self.work(night.under_role(run, self.role))
+        except BuildBusy as busy:
+            self._progress(str(busy))
+            raise AirflowRescheduleException(datetime.now(UTC) + BUSY_PAUSE) from None
         except Exception as error:
             message = self._failure_message(error)
             if run is not None:
                 _record(run, self.task_id, "failed", {"error": message}, started)
             self._watch("failed", message)
-            failure = AirflowException if _may_pass(error) else AirflowFailException
-            raise failure(message) from None
+            if _may_pass(error):
+                raise AirflowException(message) from None
+            if run is not None:
+                _give_up(run)
+            raise AirflowFailException(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
         _record(run, self.task_id, state, summary, started)
         self._watch(state)
@@ -95,6 +123,8 @@ watcher: Callable[[str, str, str], None] | None = None
 class ExtractOperator(NightOperator):
     """Loads one source into ``raw_<source>``."""
 
+    role = LOADER
+
     def __init__(self, *, source: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source = source
@@ -106,6 +136,8 @@ class ExtractOperator(NightOperator):
 
 class ReadSubscribersOperator(NightOperator):
     """Reads an email tool's subscriber states."""
+
+    role = ACTIVATOR
 
     def __init__(self, *, destination: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -184,6 +216,7 @@ class PublishOperator(_OnColour):
 class PlanOperator(_OnColour):
     """Writes what would change in the email tools."""
 
+    role = ACTIVATOR
     template_fields = ("marts_schema", "publication_id")
 
     def __init__(self, *, publication_id: Any, **kwargs: Any) -> None:
@@ -198,6 +231,7 @@ class PlanOperator(_OnColour):
 class _OnDestination(NightOperator):
     """A task that works on one destination's part of the plan."""
 
+    role = ACTIVATOR
     template_fields = ("publication_id",)
 
     def __init__(self, *, destination: str, publication_id: Any, **kwargs: Any) -> None:
@@ -303,6 +337,14 @@ def _airflow_connection(connection_id: str) -> Connection:
         path=found.schema or "",
         extra={str(key): str(value) for key, value in extra.items()},
     )
+
+
+def _give_up(run: RunContext) -> None:
+    """The run goes on only when somebody clears the task: no other run has to wait for it."""
+    from kundenkreis.warehouse.publish import end_build
+
+    with suppress(Exception):  # the failure that is reported comes first
+        end_build(run.dsn, run.run_id)
 
 
 def _record(run: RunContext, task_id: str, state: str, summary: Summary, started: datetime) -> None:

@@ -40,8 +40,9 @@ marts that are about to be published.
 
 An expectation that cannot be evaluated (a column is missing, a query fails) stops the run whatever
 its severity. Every result is a row of `quality.gate_results`; the Data Docs of a run are in
-`.kundenkreis/data_docs/<run id>/<gate>/index.html`. Both hold counts, never a person's data; the
-message of a stopped run gives the SQL that lists the rows by id.
+`.kundenkreis/data_docs/<run id>/<gate>/index.html`, beside the links `publication_<id>` and
+`latest` to the folder of a run; `kundenkreis status` prints the paths. Both hold counts, never a
+person's data; the message of a stopped run gives the SQL that lists the rows by id.
 
 What a night is compared with stands in `quality.measurements`: what gates measured before. While
 there are too few nights, an expectation that compares is left out. `kundenkreis gates` and the view

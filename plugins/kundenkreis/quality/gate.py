@@ -22,6 +22,7 @@ from kundenkreis.quality.checkpoint import (
     safe_exception_text,
 )
 from kundenkreis.quality.suites.common import TableSuite
+from kundenkreis.redaction import redact
 from kundenkreis.settings import Settings, home
 from kundenkreis.warehouse.connection import connect
 
@@ -81,6 +82,7 @@ def run_gate(
     progress(f"gate {gate}: {count} expectations on {len(suites)} tables")
     docs_folder = _docs_folder(run_id, gate)
     result = _checked(gate, suites, dsn, docs_folder)
+    link_data_docs("latest", run_id)
     keep_newest(docs_folder.parents[1], limits.DATA_DOCS_RUNS)
     outcomes = _measured(result.outcomes, dsn)
     _record(dsn, gate, run_id, as_of_date, outcomes)
@@ -92,6 +94,8 @@ def run_gate(
     stopping = [outcome for outcome in outcomes if outcome.stops]
     if stopping:
         raise GateFailure(failure_message(gate, stopping, result.data_docs))
+    if result.data_docs:
+        progress(f"gate {gate}: Data Docs: {result.data_docs}")
     return {
         "gate": gate,
         "expectations": count,
@@ -134,10 +138,30 @@ def keep_newest(folder: Path, runs: int) -> None:
     """Delete the Data Docs of all but the newest `runs` runs; they weigh about 3 MB a night."""
     if not folder.is_dir():
         return
-    found = [path for path in folder.iterdir() if path.is_dir()]
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for old in found[runs:]:
         shutil.rmtree(old, ignore_errors=True)
+    for link in folder.iterdir():
+        if link.is_symlink() and not link.exists():
+            link.unlink(missing_ok=True)
+
+
+def data_docs_of(run_id: str, gate: str) -> Path | None:
+    """The index page of a gate's Data Docs, where this machine has it."""
+    page = _docs_folder(run_id, gate) / "index.html"
+    return page if page.exists() else None
+
+
+def link_data_docs(name: str, run_id: str) -> None:
+    """Make a run's Data Docs found under another name: ``latest``, ``publication_7``."""
+    folder = _docs_folder(run_id, "landing").parent
+    if not folder.is_dir():
+        return  # another machine wrote them
+    new = folder.parent / f".{name}.{os.getpid()}"
+    new.unlink(missing_ok=True)
+    new.symlink_to(folder.name)
+    new.replace(folder.parent / name)
 
 
 def _suites(
@@ -237,7 +261,10 @@ def _measure(connection: psycopg.Connection, outcome: Outcome) -> Outcome:
         row = connection.execute((outcome.measure or "").encode()).fetchone()
     except psycopg.Error:
         return outcome  # the count of Great Expectations remains
-    return replace(outcome, observed=str(row[0])[:500]) if row and row[0] is not None else outcome
+    if not row or row[0] is None:
+        return outcome
+    # A column that was swapped with another may hold addresses where a source's name belongs.
+    return replace(outcome, observed=redact(str(row[0]))[:500])
 
 
 def _record(

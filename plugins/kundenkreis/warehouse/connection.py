@@ -71,9 +71,12 @@ def connect(
 
 
 def dbt_environment(dsn: str) -> dict[str, str]:
-    """The environment variables that dbt_project/profiles.yml reads."""
+    """The environment variables that dbt_project/profiles.yml reads, and libpq's for the rest."""
     parts = conninfo_to_dict(dsn)
+    # By the environment and not by the profile: dbt would parse anew where the role differs.
+    options = {"PGOPTIONS": str(parts["options"])} if parts.get("options") else {}
     return {
+        **options,
         "KUNDENKREIS_DBT_HOST": str(parts.get("host") or "127.0.0.1"),
         "KUNDENKREIS_DBT_PORT": str(parts.get("port") or 5432),
         "KUNDENKREIS_DBT_USER": str(parts.get("user") or ""),

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from kundenkreis.errors import PublicationRefused, Superseded, WarehouseError
+from kundenkreis.errors import BuildBusy, PublicationRefused, Superseded, WarehouseError
 from kundenkreis.failpoints import reach
-from kundenkreis.warehouse import contract
+from kundenkreis.warehouse import contract, privacy
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.contract import Change, Declaration
 from kundenkreis.warehouse.history import HISTORY_PREFIX, columns_of, copy_history
@@ -134,22 +134,33 @@ def current_publication(connection: psycopg.Connection) -> Publication | None:
     return Publication(*row) if row else None
 
 
+def looks_back(published: Publication | None, as_of_date: date, is_backfill: bool) -> bool:
+    """Whether a run fills history only: a backfill, or a date before the published one."""
+    return is_backfill or (published is not None and as_of_date < published.as_of_date)
+
+
 def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> str:
     """Choose the colour this run builds, and take the build lease.
 
     A later run takes the lease over; the tasks of the earlier run notice it (`require_lease`)
-    and stop, so two runs never build or publish the same colour.
+    and stop, so two runs never build or publish the same colour. A backfill takes it from nobody
+    who is still at work: it disturbs no night, and days that are backfilled at once take turns.
 
     Returns:
         The schema to build: the colour that is not published, or ``marts_backfill`` where the run
         is a backfill or its date lies before the published one.
+
+    Raises:
+        BuildBusy: a backfill has to wait for another run.
     """
     with connect(dsn, application_name="kundenkreis transform") as connection:
         connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
         published = current_publication(connection)
-        backfill = is_backfill or (published is not None and as_of_date < published.as_of_date)
+        backfill = looks_back(published, as_of_date, is_backfill)
         live = live_schema(connection)
         schema = BACKFILL if backfill else GREEN if live == BLUE else BLUE
+        if backfill:
+            _require_turn(connection, run_id)
         connection.execute(
             """
             insert into operations.build_lease (run_id, schema_name, as_of_date, is_backfill)
@@ -159,7 +170,9 @@ def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> s
                 schema_name = excluded.schema_name,
                 as_of_date = excluded.as_of_date,
                 is_backfill = excluded.is_backfill,
-                taken_at = now()
+                taken_at = now(),
+                renewed_at = now(),
+                is_over = false
             """,
             (run_id, schema, as_of_date, backfill),
         )
@@ -167,6 +180,47 @@ def begin_build(dsn: str, run_id: str, as_of_date: date, is_backfill: bool) -> s
             "delete from operations.held_publications where schema_name = %s", (schema,)
         )
     return schema
+
+
+# Between two of a run's tasks lie seconds, or the pause before a retry. Who shows no sign of life
+# for longer was killed.
+_SILENCE_MINUTES = 15
+
+_AT_WORK = """
+select run_id, schema_name
+from operations.build_lease
+where
+    run_id <> %(run_id)s
+    and not is_over
+    and (
+        renewed_at > now() - make_interval(mins => %(silence)s)
+        or exists (
+            select 1 from pg_locks
+            where
+                locktype = 'advisory' and granted and objsubid = 1
+                and database = (select oid from pg_database where datname = current_database())
+                and (classid::bigint << 32) + objid::bigint = %(lock)s
+        )
+    )
+"""
+
+
+def _require_turn(connection: psycopg.Connection, run_id: str) -> None:
+    keys = {"run_id": run_id, "silence": _SILENCE_MINUTES, "lock": _DBT_LOCK}
+    row = connection.execute(_AT_WORK, keys).fetchone()
+    if row:
+        raise BuildBusy(
+            f"Run '{row[0]}' builds {row[1]}. A backfill waits until it is done, or has shown no "
+            f"sign of life for {_SILENCE_MINUTES} minutes."
+        )
+
+
+def end_build(dsn: str, run_id: str) -> None:
+    """A run needs no colour any more, so a backfill has not to wait for it."""
+    with connect(dsn) as connection:
+        connection.execute(
+            "update operations.build_lease set is_over = true where run_id = %s", (run_id,)
+        )
 
 
 def require_lease(connection: psycopg.Connection, run_id: str, schema: str) -> None:
@@ -201,7 +255,17 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
             progress("waits for the build of another run to end")
             connection.execute("select pg_advisory_lock(%s)", (_DBT_LOCK,))
         require_lease(connection, run_id, schema)
+        _renew(connection, run_id)
         yield
+        _renew(connection, run_id)
+
+
+def _renew(connection: psycopg.Connection, run_id: str) -> None:
+    """A sign of life; nothing where another run has taken over."""
+    connection.execute(
+        "update operations.build_lease set renewed_at = now(), is_over = false where run_id = %s",
+        (run_id,),
+    )
 
 
 def mark_dirty(dsn: str, schema: str, reason: str) -> None:
@@ -417,10 +481,11 @@ def _publish_once(
     views = columns_of(connection, "marts")
     for name in drop_changed_views(connection, meant):
         del views[name]
+    masked = privacy.masked_columns(connection, schema, tables)
     replace_views(
         connection,
         {
-            name: view_statement(name, views.get(name, {}), table, schema)
+            name: view_statement(name, views.get(name, {}), table, schema, masked.get(name, {}))
             for name, table in tables.items()
         },
     )
@@ -499,7 +564,11 @@ def drop_changed_views(connection: psycopg.Connection, changes: Sequence[Change]
 
 
 def view_statement(
-    name: str, existing: Mapping[str, str], table: Mapping[str, str], schema: str
+    name: str,
+    existing: Mapping[str, str],
+    table: Mapping[str, str],
+    schema: str,
+    masked: Mapping[str, sql.Composable],
 ) -> sql.Composed:
     """The statement that points a view at a colour.
 
@@ -509,9 +578,10 @@ def view_statement(
     Args:
         existing: the columns of the view with their types; empty where it is created.
         table: the columns of the colour's table; empty where it has none.
+        masked: how its personal columns are selected, as `privacy.masked_columns`.
     """
     columns = [
-        sql.Identifier(column)
+        masked.get(column, sql.Identifier(column))
         if column in table
         else sql.SQL("cast(null as {}) as {}").format(sql.SQL(data_type), sql.Identifier(column))
         for column, data_type in {**existing, **table}.items()

@@ -18,7 +18,7 @@ import psycopg
 
 from kundenkreis.errors import PublicationRefused
 from kundenkreis.failpoints import reach
-from kundenkreis.warehouse import contract
+from kundenkreis.warehouse import contract, privacy
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.contract import Change
 from kundenkreis.warehouse.history import (
@@ -206,11 +206,16 @@ def _show_again(
         for column in columns
         if column not in tables.get(name, {})
     ]
+    masked = privacy.masked_columns(connection, before.schema_name, tables)
     replace_views(
         connection,
         {
             name: view_statement(
-                name, views.get(name, {}), tables.get(name, {}), before.schema_name
+                name,
+                views.get(name, {}),
+                tables.get(name, {}),
+                before.schema_name,
+                masked.get(name, {}),
             )
             for name in {*views, *tables}
         },

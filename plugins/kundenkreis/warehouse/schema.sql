@@ -33,16 +33,26 @@ create table if not exists quarantine.rejected_records (
 );
 create index if not exists rejected_records_run on quarantine.rejected_records (run_id, source);
 -- Warehouses made before records could be released.
-alter table quarantine.rejected_records add column if not exists
-    rejected_by text not null default 'extract';
-alter table quarantine.rejected_records add column if not exists
-    state text not null default 'open' check (state in ('open', 'released', 'closed'));
-alter table quarantine.rejected_records add column if not exists released_at timestamptz;
-alter table quarantine.rejected_records add column if not exists released_by text;
-alter table quarantine.rejected_records add column if not exists release_note text;
-alter table quarantine.rejected_records add column if not exists closed_at timestamptz;
-alter table quarantine.rejected_records add column if not exists closed_because text
-    check (closed_because in ('released', 'arrived', 'no_longer_rejected'));
+-- Asked first, because `alter table` waits for readers even where there is nothing to do.
+do $$
+begin
+    if not exists (
+        select 1 from pg_attribute
+        where attrelid = 'quarantine.rejected_records'::regclass and attname = 'closed_because'
+    ) then
+        alter table quarantine.rejected_records add column
+            rejected_by text not null default 'extract';
+        alter table quarantine.rejected_records add column
+            state text not null default 'open' check (state in ('open', 'released', 'closed'));
+        alter table quarantine.rejected_records add column released_at timestamptz;
+        alter table quarantine.rejected_records add column released_by text;
+        alter table quarantine.rejected_records add column release_note text;
+        alter table quarantine.rejected_records add column closed_at timestamptz;
+        alter table quarantine.rejected_records add column closed_because text
+            check (closed_because in ('released', 'arrived', 'no_longer_rejected'));
+    end if;
+end
+$$;
 
 -- Who released which record, with what corrections, and what became of it. A release holds for as long
 -- as the source sends exactly that record. One row per release.
@@ -71,8 +81,23 @@ create table if not exists operations.build_lease (
     schema_name text not null,
     as_of_date date not null,
     is_backfill boolean not null,
-    taken_at timestamptz not null default now()
+    taken_at timestamptz not null default now(),
+    renewed_at timestamptz not null default now(),
+    is_over boolean not null default false
 );
+-- Of warehouses made before. Not `add column if not exists`, which locks readers out to find out.
+do $$
+begin
+    if not exists (
+        select 1 from pg_attribute
+        where attrelid = 'operations.build_lease'::regclass and attname = 'is_over'
+    ) then
+        alter table operations.build_lease
+        add column renewed_at timestamptz not null default now(),
+        add column is_over boolean not null default false;
+    end if;
+end
+$$;
 
 -- Colours whose tables must not be read or built upon (a failed gate, a rollback).
 create table if not exists operations.dirty_schemas (
@@ -146,15 +171,25 @@ create table if not exists history.publications (
     rolled_back_by text  -- of a rollback: who asked for it
 );
 -- Warehouses made before there were rollbacks.
-alter table history.publications add column if not exists restores_publication_id bigint;
-alter table history.publications add column if not exists rolls_back_publication_id bigint;
-alter table history.publications add column if not exists rolled_back_by text;
+-- Asked first, because `alter table` waits for readers even where there is nothing to do.
+do $$
+begin
+    if not exists (
+        select 1 from pg_attribute
+        where attrelid = 'history.publications'::regclass and attname = 'rolled_back_by'
+    ) then
+        alter table history.publications add column restores_publication_id bigint;
+        alter table history.publications add column rolls_back_publication_id bigint;
+        alter table history.publications add column rolled_back_by text;
+    end if;
+end
+$$;
 
 -- Which customer a record belongs to, assigned once. One row per source record.
 create table if not exists history.customer_ids (
     source text not null,  -- where the record comes from
     source_record_type text not null,  -- customer, contact or guest_order
-    source_id text not null,  -- the record's id in its source
+    source_id text not null,  -- the record's id in its source; personal data
     customer_id text not null,  -- the customer it was assigned to
     assigned_on date not null,  -- the as-of day of the night that first saw the record
     primary key (source, source_record_type, source_id)

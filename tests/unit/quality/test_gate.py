@@ -7,8 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kundenkreis.quality.checkpoint import Outcome
-from kundenkreis.quality.gate import _docs_folder, failure_message, keep_newest
+from kundenkreis.quality.gate import (
+    _docs_folder,
+    data_docs_of,
+    failure_message,
+    keep_newest,
+    link_data_docs,
+)
 
 
 def _outcome(number: int, raised: bool = False) -> Outcome:
@@ -64,6 +72,27 @@ def test_only_the_newest_data_docs_are_kept(tmp_path: Path) -> None:
     keep_newest(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run3", "run4"]
     keep_newest(tmp_path / "not there", 2)
+
+
+def test_data_docs_are_found_under_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUNDENKREIS_HOME", str(tmp_path))
+    docs = tmp_path / "data_docs"
+    for number in (1, 2):
+        pages = _docs_folder(f"run:{number}", "marts")
+        pages.mkdir(parents=True)
+        (pages / "index.html").touch()
+        os.utime(pages.parent, (number, number))
+        link_data_docs("latest", f"run:{number}")
+        link_data_docs(f"publication_{number}", f"run:{number}")
+    link_data_docs("publication_3", "a run of another machine")
+    assert (docs / "latest").resolve() == docs / "run_2"
+    assert data_docs_of("run:1", "marts") == docs / "run_1" / "marts" / "index.html"
+    assert data_docs_of("run:1", "landing") is None
+    keep_newest(docs, 1)
+    names = sorted(path.name for path in docs.iterdir())
+    assert names == ["latest", "publication_2", "run_2"]
 
 
 def test_great_expectations_is_not_imported_before_a_gate_runs() -> None:

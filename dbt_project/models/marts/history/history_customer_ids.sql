@@ -19,9 +19,19 @@ assigned as (
     select * from {{ source('history', 'customer_ids') }}
 ),
 
+publications as (
+    select * from {{ source('history', 'publications') }}
+),
+
+decided_days as (
+    select assigned_on as decided_on from assigned
+    union all
+    select as_of_date as decided_on from publications
+),
+
 newest as (
-    select max(assigned_on) as assigned_on
-    from assigned
+    select max(decided_on) as decided_on
+    from decided_days
 ),
 
 -- Records that have no id yet, and those that a merge or a split gave another one: what is recorded
@@ -45,7 +55,7 @@ final as (
         assigned.customer_id is null
         or (
             assigned.customer_id <> identities.customer_id
-            and newest.assigned_on <= {{ as_of_date() }}
+            and newest.decided_on <= {{ as_of_date() }}
         )
 )
 
