@@ -376,8 +376,8 @@ IN_THE_MARTS = (
         "marts.contactability.agrees_with_tools",
         "update activation.subscriber_states set state = 'unsubscribed', "
         "state_changed_at = '2026-05-05' where address in "
-        "(select address from contactability where is_contactable "
-        "order by evidence_at, address limit 3)",
+        "(select address from activation.subscriber_states inner join contactability "
+        "using (address) where is_contactable and evidence_at < '2026-05-01' limit 3)",
     ),
     _fault(
         "members without consent",
