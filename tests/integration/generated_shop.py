@@ -29,6 +29,8 @@ _KEYS = {
     "raw_files.consent_events": "email",
     "raw_woocommerce.products": "id",
 }
+# Rows of one key stand beside each other; of the others the newest counts.
+_ONLY_ADDED = ("raw_woocommerce.orders__line_items", "raw_files.consent_events")
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,18 @@ class Shop:
     def _put(self, table: str, **row: object) -> Row:
         key = str(row[_KEYS[table]])
         rows = self._rows.setdefault(table, {})
-        # Lines and consent events of one key stand beside each other; else the newest counts.
-        many = table.endswith(("line_items", "consent_events"))
-        rows[key] = [*rows.get(key, []), row] if many else [row]
+        rows[key] = [*rows.get(key, []), row] if table in _ONLY_ADDED else [row]
         return row
 
     def _land(self, dsn: str, run_id: str, day: date) -> None:
         read_at = datetime.combine(day + timedelta(days=1), datetime.min.time(), _BERLIN)
         with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
             for table, changed in self._rows.items():
-                cursor.execute(
-                    f"delete from {table} where {_KEYS[table]}::text = any(%s)".encode(),
-                    (list(changed),),
-                )
+                if table not in _ONLY_ADDED:
+                    cursor.execute(
+                        f"delete from {table} where {_KEYS[table]}::text = any(%s)".encode(),
+                        (list(changed),),
+                    )
                 columns = list(RAW_TABLES[table])
                 with cursor.copy(f"copy {table} ({', '.join(columns)}) from stdin") as copy:
                     for row in itertools.chain.from_iterable(changed.values()):
