@@ -133,7 +133,8 @@ def _statements(manifest: dict[str, Any], marts: set[str]) -> Iterable[Statement
         wanted.append(key)
 
     for key, node in nodes.items():
-        if node["name"] in marts:
+        # Later nights stand upon what earlier ones added to history.
+        if node["name"] in marts or node["name"].startswith("history_"):
             visit(key)
     after = set()
     for key in wanted:

@@ -6,6 +6,7 @@ whatever a gate says against one of them is a false alarm.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from tests.integration.dbt_support import RAW_TABLES, Row, copy_rows
+from tests.integration.dbt_support import RAW_TABLES, Row
 
 _BERLIN = ZoneInfo("Europe/Berlin")
 _KEYS = {
@@ -28,6 +29,8 @@ _KEYS = {
     "raw_files.consent_events": "email",
     "raw_woocommerce.products": "id",
 }
+# Rows of one key stand beside each other; of the others the newest counts.
+_ONLY_ADDED = ("raw_woocommerce.orders__line_items", "raw_files.consent_events")
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,22 @@ class Shop:
     def _put(self, table: str, **row: object) -> Row:
         key = str(row[_KEYS[table]])
         rows = self._rows.setdefault(table, {})
-        # Lines and consent events of one key stand beside each other; else the newest counts.
-        many = table.endswith(("line_items", "consent_events"))
-        rows[key] = [*rows.get(key, []), row] if many else [row]
+        rows[key] = [*rows.get(key, []), row] if table in _ONLY_ADDED else [row]
         return row
 
     def _land(self, dsn: str, run_id: str, day: date) -> None:
-        for table, changed in self._rows.items():
-            with psycopg.connect(dsn) as connection:
-                connection.execute(
-                    f"delete from {table} where {_KEYS[table]}::text = any(%s)".encode(),
-                    (list(changed),),
-                )
-            columns = list(RAW_TABLES[table])
-            rows = ([row.get(c) for c in columns] for found in changed.values() for row in found)
-            copy_rows(dsn, table, columns, rows)
-        self._rows.clear()
         read_at = datetime.combine(day + timedelta(days=1), datetime.min.time(), _BERLIN)
         with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+            for table, changed in self._rows.items():
+                if table not in _ONLY_ADDED:
+                    cursor.execute(
+                        f"delete from {table} where {_KEYS[table]}::text = any(%s)".encode(),
+                        (list(changed),),
+                    )
+                columns = list(RAW_TABLES[table])
+                with cursor.copy(f"copy {table} ({', '.join(columns)}) from stdin") as copy:
+                    for row in itertools.chain.from_iterable(changed.values()):
+                        copy.write_row([row.get(column) for column in columns])
             cursor.executemany(
                 "insert into activation.subscriber_states (destination, address, state, evidence,"
                 " state_changed_at, vendor_id, read_at, run_id)"
@@ -118,6 +119,7 @@ class Shop:
                 "update activation.subscriber_states set read_at = %s, run_id = %s",
                 (read_at, run_id),
             )
+        self._rows.clear()
         self._states.clear()
 
     # ------------------------------------------------------------------ what happens on a day

@@ -31,7 +31,7 @@ NIGHTS = int(os.environ.get("KUNDENKREIS_TEST_CLEAN_NIGHTS", "50"))  # of each o
 SEED = int(os.environ.get("KUNDENKREIS_TEST_SEED", "1"))
 
 _SOURCES = """
-woocommerce: {quiet_days: [2026-04-06, 12-25, 12-26]}
+woocommerce: {quiet_days: [2026-04-06, 12-24, 12-25, 12-26]}
 hubspot: {}
 files:
   datasets:

@@ -376,7 +376,8 @@ IN_THE_MARTS = (
         "marts.contactability.agrees_with_tools",
         "update activation.subscriber_states set state = 'unsubscribed', "
         "state_changed_at = '2026-05-05' where address in "
-        "(select address from contactability where is_contactable limit 3)",
+        "(select address from activation.subscriber_states inner join contactability "
+        "using (address) where is_contactable and evidence_at < '2026-05-01' limit 3)",
     ),
     _fault(
         "members without consent",
@@ -413,7 +414,9 @@ IN_THE_MARTS = (
         "ids are given anew",
         "marts.customer_source_ids.ids_kept",
         "update int_customer_identities set customer_id = 'new' || customer_id "
-        "where customer_id = (select min(customer_id) from history.customer_ids)",
+        "where customer_id = (select customer_id from int_customer_identities inner join "
+        "history.customer_ids using (source, source_record_type, source_id, customer_id) "
+        "order by 1 limit 1)",
     ),
     _fault(
         "records belong to nobody",

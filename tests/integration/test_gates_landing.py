@@ -189,7 +189,7 @@ def test_corruption_stops_the_run_and_says_what_to_do(runs: dict[str, GateRun]) 
     assert message.startswith("Gate landing stopped the run: ")
     assert "raw_woocommerce.orders" in message
     assert "landing.raw_woocommerce.rejected_rows.critical" in message
-    assert "200 rejected, 1255 loaded (invalid_date 200)" in message
+    assert "200 rejected, 1755 loaded (invalid_date 200)" in message
     assert "what to do: " in message
     assert "find the rows: select table_name, record_key" in message
     assert "Data Docs: " in message

@@ -41,6 +41,8 @@ _QUIET_DAYS = (
     "Days on which little or nothing is usual, as 2026-04-06 or, of every year, 12-25: "
     "`gate_landing` does not ask for the usual number of records of such a day."
 )
+# Where hardly anybody works or shops in most of the countries that have these holidays.
+_USUALLY_QUIET = ("01-01", "12-24", "12-25", "12-26", "12-31")
 _FRESH = (
     "`gate_landing` warns when the newest change is more than so many days before the as-of date, "
     "and stops the night at three times as many"
@@ -288,7 +290,7 @@ class FileDataset(_Settings):
         ge=1,
         description=f"{_FRESH}. null: an export that nobody renews is never stale.",
     )
-    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
+    quiet_days: tuple[_QuietDay, ...] = Field(_USUALLY_QUIET, description=_QUIET_DAYS)
     columns: dict[str, Mapping] = Field(
         description="Canonical column (see below) to a column of the file, or to a mapping.",
         json_schema_extra={"propertyNames": {"enum": _CANONICAL}},
@@ -400,7 +402,7 @@ class WooCommerceSettings(_Settings):
     page_size: int = Field(100, ge=1, le=100, description="Records per call.")
     timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
     fresh_within_days: int = Field(3, ge=1, description=f"{_FRESH}. Of orders.")
-    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
+    quiet_days: tuple[_QuietDay, ...] = Field(_USUALLY_QUIET, description=_QUIET_DAYS)
     newsletter_meta_key: str = Field(
         "_newsletter_opt_in",
         description="The meta field in which the shop's newsletter plug-in records an opt-in.",
@@ -435,7 +437,7 @@ class HubSpotSettings(_Settings):
     )
     timeout_seconds: float = Field(60, gt=0, le=600, description="Of one call.")
     fresh_within_days: int = Field(14, ge=1, description=f"{_FRESH}. Of contacts.")
-    quiet_days: tuple[_QuietDay, ...] = Field(default=(), description=_QUIET_DAYS)
+    quiet_days: tuple[_QuietDay, ...] = Field(_USUALLY_QUIET, description=_QUIET_DAYS)
     foreign_ids: dict[_PropertyName, _CustomerOfSource] = Field(
         default={},
         description="Contact properties that hold the id of the person's account elsewhere, by "

@@ -94,7 +94,8 @@ def _shares(facts: MartsFacts) -> Iterator[Any]:
     for table, measure in sorted(facts.measured):
         if not measure.startswith("share.") or table not in rises:
             continue
-        recent = facts.history.get((table, measure), History()).recent
+        # A week, so that what moved for good is news for some nights and then usual.
+        recent = facts.history.get((table, measure), History()).recent[:7]
         usual = bounds.usual(recent)
         if usual is None:
             continue
