@@ -33,6 +33,7 @@ from kundenkreis.errors import KundenkreisError, WarehouseError
 from kundenkreis.http import understood_pages
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
+from kundenkreis.warehouse.raw_indexes import ensure_raw_indexes
 
 # --------------------------------------------------------------------------- what a record may hold
 
@@ -353,6 +354,7 @@ def load(
             pipeline.load()
             failpoints.reach(f"extract.{run.source}.after_load")
         ensure_declared(run.dsn, run.schema, declared)
+        ensure_raw_indexes(run.dsn, run.schema)
 
 
 def summary(run: Run, counts: Counts) -> dict[str, Any]:
