@@ -123,7 +123,7 @@ def _in_database(dsn: str, drawn: generated.Buyers, progress: Progress) -> dict[
     progress("kundenkreis, in the database")
     shop.create_tables(dsn)
     run = nights.run_context(dsn, shop.LAST_DAY, nights.default_settings())
-    # A night of an empty shop makes the table that `predict` reads, wherever it belongs.
+    # A night of an empty shop makes what `predict` reads, wherever it belongs.
     built = nights.build(run)
     _fill_statistics(dsn, built.schemas[_STATISTICS], drawn)
     result = _run_peer(Path(sys.executable), "night_peer.py", dsn, shop.LAST_DAY, built.schema)
@@ -153,12 +153,17 @@ def _fill_statistics(dsn: str, schema: str, drawn: generated.Buyers) -> None:
         "holdout_order_days": (drawn.x + 1 - np.where(known, before + 1, 0)).astype(int),
     }
     lists = [column.tolist() for column in columns.values()]
-    statement = f"copy {schema}.{_STATISTICS} (customer_id, {', '.join(columns)}) from stdin"
+    table = f"{schema}.{_STATISTICS}"
+    statement = f"copy {table} (customer_id, {', '.join(columns)}) from stdin"
     with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        # A table of the same columns instead of the view over the orders, of which there are none.
+        cursor.execute(f"create table {schema}.drawn as select * from {table}".encode())
+        cursor.execute(f"drop view {table}".encode())
+        cursor.execute(f"alter table {schema}.drawn rename to {_STATISTICS}".encode())
         with cursor.copy(statement.encode()) as copy:
             for number, row in enumerate(zip(*lists, strict=True)):
                 copy.write_row((f"{number:032x}", *row))
-        cursor.execute(f"analyze {schema}.{_STATISTICS}".encode())
+        cursor.execute(f"analyze {table}".encode())
 
 
 def _expectations(dsn: str, schema: str, day: date) -> dict[str, Any]:

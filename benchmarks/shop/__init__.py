@@ -11,6 +11,7 @@ import psycopg
 from kundenkreis.sources.base import Column, ensure_declared
 from kundenkreis.sources.config import Entity
 from kundenkreis.sources.files import declared_columns
+from kundenkreis.warehouse.raw_indexes import ensure_raw_indexes
 
 LAST_DAY = date(2026, 10, 31)
 """The as-of day of the first night; the shop's history is the three years up to it."""
@@ -34,6 +35,7 @@ def create_tables(dsn: str) -> None:
     ensure_declared(dsn, "raw_files", tables)
     with psycopg.connect(dsn) as connection:
         connection.execute(_LOADS)
+    ensure_raw_indexes(dsn, "raw_files")
 
 
 def create_history(dsn: str, customers: int) -> None:

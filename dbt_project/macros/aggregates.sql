@@ -26,8 +26,11 @@
 {% macro default__analyze_table() -%}
 {%- endmacro %}
 
+{#- What a night adds to a table that is built upon does not change what the planner knows of it; the
+    server's own analyzing follows when much has been added. -#}
 {% macro postgres__analyze_table() -%}
-    {%- if config.get('materialized') in ['table', 'incremental'] -%}
+    {%- set materialized = config.get('materialized') -%}
+    {%- if materialized == 'table' or (materialized == 'incremental' and not builds_on_last_build()) -%}
         analyze {{ this }}
     {%- endif -%}
 {%- endmacro %}

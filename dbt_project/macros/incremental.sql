@@ -46,18 +46,26 @@
 
 {# Before a model's changed rows are added: forget them as they were.
 
-   changed: model with the keys of what is built anew. keys: its columns, also the model's. #}
-{% macro forget_changed(changed, keys) -%}
+   changed: model with the keys of what is built anew. keys: its columns, also the model's.
+   indexed: the one of them that the model has an index on, if any. #}
+{% macro forget_changed(changed, keys, indexed=none) -%}
     {%- if builds_on_last_build() and is_incremental() -%}
         delete from {{ this }} as built
-        where exists (
-            select 1
-            from {{ last_build_of(changed) }} as changed
-            where
-                {%- for key in keys %}
-                changed.{{ key }} = built.{{ key }}{{ ' and' if not loop.last }}
-                {%- endfor %}
-        )
+        where
+        {%- if indexed is not none %}
+            {{ is_one_of('built.' ~ indexed, 'select ' ~ indexed ~ ' from ' ~ last_build_of(changed)) }}
+            {{- ' and' if keys | length > 1 }}
+        {%- endif %}
+        {%- if indexed is none or keys | length > 1 %}
+            exists (
+                select 1
+                from {{ last_build_of(changed) }} as changed
+                where
+                    {%- for key in keys %}
+                    changed.{{ key }} = built.{{ key }}{{ ' and' if not loop.last }}
+                    {%- endfor %}
+            )
+        {%- endif %}
     {%- else -%}
         select 1
     {%- endif -%}
@@ -75,6 +83,57 @@
     {%- endfor -%}
     {{ clause }} exists (select 1 from {{ changed }} as changed where {{ equals | join(' and ') }})
     {%- endif -%}
+{%- endmacro %}
+
+
+{# A relation, or in a build upon the last one only its rows with the keys of what changed: found by
+   the index on the column, key by key.
+
+   changed: relation with the keys. key: its column. column: the relation's, where it has another
+   name. Rows that share this one key with what changed are among them: `where_changed` compares the
+   other columns of a key. #}
+{% macro rows_of_changed(relation, changed, key, column=none) -%}
+    {%- if builds_on_last_build() and is_incremental() -%}
+        {{ adapter.dispatch('rows_of_changed', 'kundenkreis')(relation, changed, key, column or key) }}
+    {%- else -%}
+        {{ relation }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro default__rows_of_changed(relation, changed, key, column) -%}
+    (select * from {{ relation }} where {{ column }} in (select {{ key }} from {{ changed }}))
+{%- endmacro %}
+
+{# The planner takes customers for far fewer than they are, expects many rows of each, and would read
+   the whole table; `offset 0` leaves it no other way than the index. #}
+{% macro postgres__rows_of_changed(relation, changed, key, column) -%}
+    (
+        select looked_up.*
+        from (select distinct {{ key }} from {{ changed }}) as keys
+        cross join lateral (
+            select *
+            from {{ relation }} as every_row
+            where every_row.{{ column }} = keys.{{ key }}
+            offset 0
+        ) as looked_up
+    )
+{%- endmacro %}
+
+
+{# True where an indexed column has one of the values of a query that has few. Not without an index:
+   every row would be compared with every value. #}
+{% macro is_one_of(column, query) -%}
+    {{ return(adapter.dispatch('is_one_of', 'kundenkreis')(column, query)) }}
+{%- endmacro %}
+
+{% macro default__is_one_of(column, query) -%}
+    {{ column }} in ({{ query }})
+{%- endmacro %}
+
+{# As a list, which is looked up in the index; a planner that takes the values for too many would turn
+   `in` into a join that reads the whole table. #}
+{% macro postgres__is_one_of(column, query) -%}
+    {{ column }} = any(array({{ query }}))
 {%- endmacro %}
 
 

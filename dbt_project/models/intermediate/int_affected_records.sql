@@ -76,7 +76,7 @@ claimed as (
             assigned.source = built.source
             and assigned.source_record_type = built.source_record_type
             and assigned.source_id = built.source_id
-    inner join touched on built.connection = touched.connection
+    where {{ is_one_of('built.connection', 'select connection from touched') }}
     union
     select assigned.customer_id
     from {{ source('history', 'customer_ids') }} as assigned
@@ -92,7 +92,7 @@ connections as (
     union
     select built.connection
     from {{ built }} as built
-    inner join claimed on built.customer_id = claimed.customer_id
+    where {{ is_one_of('built.customer_id', 'select customer_id from claimed') }}
 ),
 
 of_built as (
@@ -102,7 +102,7 @@ of_built as (
         built.source_id,
         built.customer_id
     from {{ built }} as built
-    inner join connections on built.connection = connections.connection
+    where {{ is_one_of('built.connection', 'select connection from connections') }}
 ),
 
 final as (

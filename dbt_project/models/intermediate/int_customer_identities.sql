@@ -2,8 +2,15 @@
     materialized='incremental',
     incremental_strategy='append',
     unlogged=false,
+    indexes=[
+        {'columns': ['source_id']},
+        {'columns': ['identity_key']},
+        {'columns': ['connection']},
+        {'columns': ['customer_id']},
+        {'columns': ['link_key']},
+    ],
     pre_hook="{{ forget_changed(
-        'int_affected_records', ['source', 'source_record_type', 'source_id']
+        'int_affected_records', ['source', 'source_record_type', 'source_id'], 'source_id'
     ) }}",
 ) }}
 {{ after_changed('int_affected_records') }}
@@ -20,7 +27,9 @@ records as (
         {{ dbt.hash(
             "records.source || '|' || records.source_record_type || '|' || records.source_id"
         ) }} as own_id
-    from {{ ref('int_source_records_unioned') }} as records
+    from {{ rows_of_changed(
+        ref('int_source_records_unioned'), affected, 'source_id'
+    ) }} as records
     {{ where_changed(affected, {
         'source': 'records.source',
         'source_record_type': 'records.source_record_type',
@@ -33,7 +42,9 @@ components as (
 ),
 
 orders as (
-    select * from {{ ref('int_orders_unioned') }} as orders
+    select * from {{ rows_of_changed(
+        ref('int_orders_unioned'), affected, 'source_id'
+    ) }} as orders
     where
         orders.source_record_type = 'customer'
         {{ where_changed(affected, {

@@ -11,10 +11,8 @@
 with
 
 orders as (
-    select * from {{ ref('int_orders') }} as orders
-    where
-        orders.customer_id is not null
-    {{ where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
+    select * from {{ rows_of_changed(ref('int_orders'), changed, 'customer_id') }} as orders
+    where orders.customer_id is not null
 ),
 
 counted_orders as (
@@ -23,10 +21,8 @@ counted_orders as (
         orders.order_id,
         orders.customer_id,
         orders.exchange_rate
-    from {{ ref('int_orders') }} as orders
-    where
-        orders.is_counted
-    {{ where_changed(changed, {'customer_id': 'orders.customer_id'}, 'and') }}
+    from {{ rows_of_changed(ref('int_orders'), changed, 'customer_id') }} as orders
+    where orders.is_counted
 ),
 
 lines as (

@@ -38,7 +38,11 @@ final as (
         on
             orders.source = of_changed_products.source
             and orders.order_id = of_changed_products.order_id
-    where orders.customer_id is not null
+    where
+        orders.customer_id is not null
+        and {{ is_one_of(
+            'orders.order_id', 'select changed.order_id from of_changed_products as changed'
+        ) }}
 )
 
 select * from final

@@ -3,7 +3,9 @@
     incremental_strategy='append',
     unlogged=false,
     indexes=[{'columns': ['customer_id']}],
-    pre_hook="{{ forget_changed('int_customers_with_changed_stages', ['customer_id']) }}",
+    pre_hook="{{ forget_changed(
+        'int_customers_with_changed_stages', ['customer_id'], 'customer_id'
+    ) }}",
 ) }}
 {{ after_changed('int_customers_with_changed_stages') }}
 {% set changed = last_build_of('int_customers_with_changed_stages') %}
@@ -17,8 +19,9 @@
 with
 
 order_days as (
-    select * from {{ ref('int_order_days') }} as order_days
-    {{ where_changed(changed, {'customer_id': 'order_days.customer_id'}) }}
+    select * from {{ rows_of_changed(
+        ref('int_order_days'), changed, 'customer_id'
+    ) }} as order_days
 ),
 
 profiles as (

@@ -1,7 +1,10 @@
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
-    pre_hook="{{ forget_changed('int_customers_with_changed_orders', ['customer_id']) }}",
+    indexes=[{'columns': ['customer_id']}],
+    pre_hook="{{ forget_changed(
+        'int_customers_with_changed_orders', ['customer_id'], 'customer_id'
+    ) }}",
 ) }}
 {{ after_changed('int_customers_with_changed_orders') }}
 {# One row per customer and day with a counted order; the clock of the lifecycle. -#}
@@ -12,14 +15,12 @@
 with
 
 orders as (
-    select * from {{ ref('int_orders') }} as orders
-    where
-        orders.is_counted
-        {{ where_changed(
-            last_build_of('int_customers_with_changed_orders'),
-            {'customer_id': 'orders.customer_id'},
-            'and',
-        ) }}
+    select * from {{ rows_of_changed(
+        ref('int_orders'),
+        last_build_of('int_customers_with_changed_orders'),
+        'customer_id',
+    ) }} as orders
+    where orders.is_counted
 ),
 
 days as (

@@ -2,7 +2,13 @@
     materialized='incremental',
     incremental_strategy='append',
     unlogged=false,
-    pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
+    indexes=[
+        {'columns': ['order_id']},
+        {'columns': ['customer_id']},
+    ],
+    pre_hook="{{ forget_changed(
+        'int_recomputed_orders', ['source', 'order_id'], 'order_id'
+    ) }}",
 ) }}
 {{ after_changed('int_recomputed_orders') }}
 {% set recomputed = last_build_of('int_recomputed_orders') %}
@@ -10,7 +16,9 @@
 with
 
 unioned as (
-    select * from {{ ref('int_orders_unioned') }} as orders
+    select * from {{ rows_of_changed(
+        ref('int_orders_unioned'), recomputed, 'order_id'
+    ) }} as orders
     {{ where_changed(recomputed, {'source': 'orders.source', 'order_id': 'orders.order_id'}) }}
 ),
 
@@ -23,7 +31,9 @@ refunds as (
         source,
         order_id,
         sum(refunded_amount) as refunded_amount
-    from {{ ref('int_refunds_unioned') }} as refunds
+    from {{ rows_of_changed(
+        ref('int_refunds_unioned'), recomputed, 'order_id'
+    ) }} as refunds
     {{ where_changed(recomputed, {'source': 'refunds.source', 'order_id': 'refunds.order_id'}) }}
     group by source, order_id
 ),

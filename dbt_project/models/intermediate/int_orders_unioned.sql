@@ -1,7 +1,14 @@
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
-    pre_hook="{{ forget_changed('int_changed_orders', ['source', 'order_id']) }}",
+    indexes=[
+        {'columns': ['order_id']},
+        {'columns': ['source_id']},
+        {'columns': ['refunds_order_id']},
+    ],
+    pre_hook="{{ forget_changed(
+        'int_changed_orders', ['source', 'order_id'], 'order_id'
+    ) }}",
 ) }}
 {{ after_changed('int_changed_orders') }}
 {% set changed = last_build_of('int_changed_orders') -%}
@@ -35,7 +42,10 @@
         max(delivered_at) as delivered_at,
         max(refunds_order_key) as refunds_order_id,
         null as phone_e164
-    from {{ ref('stg_files__order_lines') if source_is_enabled('files') }} as lines
+    from {{ rows_of_changed(
+        ref('stg_files__order_lines') if source_is_enabled('files'),
+        changed, 'order_id', 'order_key',
+    ) }} as lines
     {{ where_changed(changed, {'source': 'lines.source', 'order_id': 'lines.order_key'}) }}
     group by source, order_key
 {%- endset -%}
@@ -64,7 +74,10 @@
         delivered_at,
         refunds_order_key as refunds_order_id,
         null as phone_e164
-    from {{ ref('stg_files__orders') if source_is_enabled('files') }} as orders
+    from {{ rows_of_changed(
+        ref('stg_files__orders') if source_is_enabled('files'),
+        changed, 'order_id', 'order_key',
+    ) }} as orders
     {{ where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 {%- set woocommerce -%}
@@ -92,7 +105,10 @@
         completed_at as delivered_at,
         null as refunds_order_id,
         phone_e164
-    from {{ ref('stg_woocommerce__orders') if source_is_enabled('woocommerce') }} as orders
+    from {{ rows_of_changed(
+        ref('stg_woocommerce__orders') if source_is_enabled('woocommerce'),
+        changed, 'order_id', 'order_key',
+    ) }} as orders
     {{ where_changed(changed, {'source': "'woocommerce'", 'order_id': 'orders.order_key'}) }}
 {%- endset -%}
 

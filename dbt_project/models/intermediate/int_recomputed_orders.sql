@@ -19,10 +19,6 @@ orders as (
     select * from {{ ref('int_orders_unioned') }}
 ),
 
-built as (
-    select * from {{ last_build_of('int_orders') }}
-),
-
 -- A record that is new, or gone, has no orders but changed ones: each order has had its record.
 moved as (
     select
@@ -53,6 +49,16 @@ recomputed as (
             orders.source = moved.source
             and orders.source_record_type = moved.source_record_type
             and orders.source_id = moved.source_id
+    where {{ is_one_of('orders.source_id', 'select others.source_id from moved as others') }}
+),
+
+built as (
+    select
+        source,
+        order_id,
+        customer_id
+    from {{ last_build_of('int_orders') }}
+    where {{ is_one_of('order_id', 'select order_id from recomputed') }}
 ),
 
 final as (

@@ -1,8 +1,9 @@
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
+    indexes=[{'columns': ['source_id']}],
     pre_hook="{{ forget_changed(
-        'int_changed_records', ['source', 'source_record_type', 'source_id']
+        'int_changed_records', ['source', 'source_record_type', 'source_id'], 'source_id'
     ) }}",
 ) }}
 {{ after_changed('int_changed_records') }}
@@ -30,7 +31,10 @@
             else 'customer'
         end as linked_record_type,
         case when linked_source is not null then linked_customer_key end as linked_source_id
-    from {{ ref('stg_files__customers') if source_is_enabled('files') }} as customers
+    from {{ rows_of_changed(
+        ref('stg_files__customers') if source_is_enabled('files'),
+        changed, 'source_id', 'customer_key',
+    ) }} as customers
     {{ where_changed(changed, {
         'source': 'customers.source',
         'source_record_type': "'customer'",
@@ -55,7 +59,10 @@
         linked_source,
         case when linked_source is not null then 'customer' end as linked_record_type,
         linked_customer_key as linked_source_id
-    from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
+    from {{ rows_of_changed(
+        ref('stg_hubspot__contacts') if source_is_enabled('hubspot'),
+        changed, 'source_id', 'contact_key',
+    ) }} as contacts
     where
         not contacts.is_archived
         {{ where_changed(changed, {
@@ -82,7 +89,10 @@
         null as linked_source,
         null as linked_record_type,
         null as linked_source_id
-    from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
+    from {{ rows_of_changed(
+        ref('stg_woocommerce__customers') if source_is_enabled('woocommerce'),
+        changed, 'source_id', 'customer_key',
+    ) }} as customers
     {{ where_changed(changed, {
         'source': "'woocommerce'",
         'source_record_type': "'customer'",
@@ -94,7 +104,7 @@
 with
 
 orders as (
-    select * from {{ ref('int_orders_unioned') }} as orders
+    select * from {{ rows_of_changed(ref('int_orders_unioned'), changed, 'source_id') }} as orders
     {{ where_changed(changed, {
         'source': 'orders.source',
         'source_record_type': 'orders.source_record_type',

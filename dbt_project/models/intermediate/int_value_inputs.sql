@@ -9,11 +9,11 @@
 with
 
 order_days as (
-    select * from {{ ref('int_order_days') }} as order_days
-    {{ where_changed(
+    select * from {{ rows_of_changed(
+        ref('int_order_days'),
         last_build_of('int_customers_with_changed_value'),
-        {'customer_id': 'order_days.customer_id'},
-    ) }}
+        'customer_id',
+    ) }} as order_days
 ),
 
 final as (

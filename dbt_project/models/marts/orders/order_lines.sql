@@ -2,14 +2,19 @@
     materialized='incremental',
     incremental_strategy='append',
     on_schema_change='fail',
-    pre_hook="{{ forget_changed('int_recomputed_orders', ['source', 'order_id']) }}",
+    indexes=[{'columns': ['order_id']}],
+    pre_hook="{{ forget_changed(
+        'int_recomputed_orders', ['source', 'order_id'], 'order_id'
+    ) }}",
 ) }}
 {{ after_changed('int_recomputed_orders') }}
 
 with
 
 lines as (
-    select * from {{ ref('int_order_lines_unioned') }} as lines
+    select * from {{ rows_of_changed(
+        ref('int_order_lines_unioned'), last_build_of('int_recomputed_orders'), 'order_id'
+    ) }} as lines
     {{ where_changed(
         last_build_of('int_recomputed_orders'),
         {'source': 'lines.source', 'order_id': 'lines.order_id'},
