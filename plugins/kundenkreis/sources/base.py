@@ -36,16 +36,13 @@ from kundenkreis.errors import DataError, KundenkreisError, WarehouseError
 from kundenkreis.http import understood_pages
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
-<<<<<<< HEAD
+from kundenkreis.warehouse.raw_indexes import ensure_raw_indexes
 from kundenkreis.warehouse.releases import (
     Quarantined,
     corrected,
     read_quarantined,
     settle,
 )
-=======
-from kundenkreis.warehouse.raw_indexes import ensure_raw_indexes
->>>>>>> main
 
 # --------------------------------------------------------------------------- what a record may hold
 
@@ -428,12 +425,9 @@ def load(
             pipeline.load()
             failpoints.reach(f"extract.{run.source}.after_load")
         ensure_declared(run.dsn, run.schema, declared)
-<<<<<<< HEAD
         with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
             settle(connection, counts.quarantined, run.run_id)
-=======
         ensure_raw_indexes(run.dsn, run.schema)
->>>>>>> main
 
 
 def summary(run: Run, counts: Counts) -> dict[str, Any]:
