@@ -30,7 +30,7 @@ def measure(
 
     Returns:
         ``shop`` (what was generated), ``nights`` (seconds per task and group), ``full_build``,
-        ``rfm`` and ``customer_360`` (each ours and floor).
+        ``rfm`` and ``customer_360`` (each ours and floor), ``gates`` (of the last night).
 
     Raises:
         FloorDiffers: a floor gives another result than the models.
@@ -50,6 +50,8 @@ def measure(
                 run, built, _FULL_BUILD, ("lifecycle", "rfm"), repeats
             )
         if number == nights_count - 1:
+            progress("the gates")
+            found["gates"] = nights.gates(run, built.schema)
             progress("RFM and customer_360, and their floors")
             found["rfm"] = _beside_floor(run, built, nights.GROUPS["RFM"], ("rfm",), repeats)
             found["customer_360"] = _beside_floor(

@@ -10,6 +10,7 @@ from benchmarks.nights import GROWING
 FULL_BUILD_RATIO = 1.5
 NIGHT_RATIO = 0.1
 FLOOR_RATIO = 1.5
+GATE_SECONDS = 30
 PREDICTION_SECONDS = 10
 PREDICTION_MEGABYTES = 500
 
@@ -56,6 +57,10 @@ def verdicts(results: dict[str, Any]) -> list[tuple[str, float, float]]:
             ),
             ("RFM, to the floor", _ratio(model["rfm"]), FLOOR_RATIO),
             ("customer_360, to the floor", _ratio(model["customer_360"]), FLOOR_RATIO),
+            *(
+                (f"gate {name}, seconds", gate["seconds"], GATE_SECONDS)
+                for name, gate in model["gates"].items()
+            ),
         ]
     if "predictions" in results:
         run = results["predictions"]["runs"]["database"]
@@ -107,7 +112,23 @@ def _customer_model(part: dict[str, Any]) -> list[str]:
             ],
         ),
         _compared(part),
+        "### The gates",
+        "Over the last of these nights, each with its Data Docs and without the imports.",
+        _table(
+            ("gate", "expectations", "seconds", "target", ""),
+            [_gate_row(name, gate) for name, gate in part["gates"].items()],
+        ),
     ]
+
+
+def _gate_row(name: str, gate: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        "stopped the night" if gate["stopped"] else str(gate["expectations"]),
+        _seconds(gate["seconds"]),
+        f"≤ {GATE_SECONDS}",
+        _met(gate["seconds"], GATE_SECONDS),
+    )
 
 
 def _nights_text(part: dict[str, Any]) -> str:

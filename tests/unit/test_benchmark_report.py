@@ -46,6 +46,10 @@ def _model(later: list[float]) -> dict[str, Any]:
         "full_build": _beside_floor(15, 10),
         "rfm": _beside_floor(15.1, 10),
         "customer_360": _beside_floor(5, 10, missing_columns=["a_new_column"]),
+        "gates": {
+            "landing": {"seconds": 12.0, "expectations": 40, "stopped": ""},
+            "marts": {"seconds": 31.0, "expectations": 60, "stopped": ""},
+        },
         "nights": [_night(100, True), _night(80, True), *(_night(each, False) for each in later)],
     }
 
@@ -81,6 +85,8 @@ def test_a_night_is_judged_by_its_slowest_against_the_faster_full_build() -> Non
 def test_the_page_says_what_is_missed_and_what_a_floor_leaves_out() -> None:
     page = report.page({"model": _model([8])})
     assert "| RFM | 15.1 | 10.0 | 1.51 | ≤ 1.5 | **missed** |" in page
+    assert "| landing | 40 | 12.0 | ≤ 30 | met |" in page
+    assert "| marts | 60 | 31.0 | ≤ 30 | **missed** |" in page
     assert "| customer_360 | 5.0 | 10.0 | 0.50 | ≤ 1.5 | met |" in page
     assert "| lifecycle | 100 | 80.0 | 8.0 | 10% | ≤ 10 % | met |" in page
     assert "in seconds: a_slow_model 3.0, a_model 2.0." in page
