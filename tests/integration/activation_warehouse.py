@@ -153,8 +153,12 @@ def build_plan(
     segments: Sequence[Mapping[str, Any]] = (CHAMPIONS,),
     destinations: Sequence[str] = ("listmonk",),
     command: str = "run",
+    select: str = "tag:plan",
 ) -> None:
-    """Run the dbt models of the plan; with command ``build`` their tests and unit tests too."""
+    """Run the dbt models of the plan; with command ``build`` their tests and unit tests too.
+
+    Raises AssertionError with the names of what failed.
+    """
     from dbt.cli.main import dbtRunner
 
     values = {
@@ -174,9 +178,11 @@ def build_plan(
         if target not in _MANIFESTS:
             _MANIFESTS[target] = dbtRunner().invoke(["parse", *arguments]).result
         result = dbtRunner(manifest=_MANIFESTS[target]).invoke(
-            [command, "--select", "tag:plan", *arguments]
+            [command, "--select", select, *arguments]
         )
-    assert result.success, result.exception or [r.message for r in result.result]
+    assert result.success, result.exception or [
+        f"{one.node.name}: {one.message}" for one in result.result if one.message
+    ]
 
 
 def plan_of(dsn: str, publication_id: int) -> set[tuple[str, str | None, str | None, str, str]]:

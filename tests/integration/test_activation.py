@@ -179,6 +179,21 @@ def test_unconsented_and_held_out_people_are_suppressed_with_their_reason(
     assert {address for _, address, _ in night.tool.written} == {"anna@shop.de"}
 
 
+def test_a_plan_that_would_send_a_held_out_member_fails_its_test(dsn: str, target: Path) -> None:
+    publication = write_marts(dsn, [person("anna"), person("cora", holdout=True)])
+    build_plan(dsn, publication, target)
+    test = "assert_plan_sends_no_holdout"
+    build_plan(dsn, publication, target, command="test", select=test)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "update activation.plan_rows set status = 'planned', address = 'cora@shop.de'"
+            " where status_reason = 'holdout'"
+        )
+
+    with pytest.raises(AssertionError, match=test):
+        build_plan(dsn, publication, target, command="test", select=test)
+
+
 def test_a_person_who_withdrew_is_never_written_to_but_leaves_our_audience(
     dsn: str, target: Path
 ) -> None:

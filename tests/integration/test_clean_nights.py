@@ -51,7 +51,7 @@ files:
 def _closed_on_sundays(day: date) -> float:
     if day.weekday() == 6 or day == date(2026, 4, 6):
         return 0.0
-    return 21.0 if day.weekday() < 5 else 9.0
+    return 60.0 if day.weekday() < 5 else 20.0
 
 
 def _growing(day: date) -> float:
@@ -60,10 +60,10 @@ def _growing(day: date) -> float:
 
 def _after_christmas(day: date) -> float:
     """Twice as much towards Christmas, little between the years, and slow in January."""
+    peak = 1 + 1.2 * math.exp(-(((day - date(2025, 12, 12)).days / 14) ** 2))
     if day.month == 12 and day.day >= 24:
-        return 2.0 if day.day < 27 else 7.0
-    peak = math.exp(-(((day - date(2025, 12, 12)).days / 14) ** 2))
-    return (12.0 if day.month > 6 else 8.0) * (1 + 1.5 * peak)
+        return 4.0 if day.day < 27 else 16.0
+    return (30.0 if day.month > 6 else 20.0) * peak
 
 
 SHOPS = {

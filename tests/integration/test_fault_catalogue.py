@@ -32,7 +32,7 @@ from tests.integration.generated_shop import Shop, Trade
 pytestmark = pytest.mark.integration
 
 DAY = date(2026, 5, 6)
-_NIGHTS_BEFORE = 40
+_NIGHTS_BEFORE = 30
 _PUBLISHED_NIGHTS = 3
 _OF_DAY = "timestamptz '2026-05-06 00:00 Europe/Berlin'"
 _RUN = f"night of {DAY}"
@@ -70,7 +70,7 @@ AT_LANDING = (
     _fault(
         "pages of the day are missing",
         f"{LANDING}.orders.day.rows",
-        f"delete from {WOO}.orders where date_created_gmt >= {_OF_DAY} and id % 10 <> 0",
+        f"delete from {WOO}.orders where date_created_gmt >= {_OF_DAY} and id % 20 <> 0",
     ),
     _fault(
         "a day of the till's file is missing",
@@ -600,7 +600,14 @@ def nights(postgres: Any, module_warehouse_dsn: str, settings: Settings) -> Iter
         dsn, settings.dbt_vars(), target, [*REQUIRED_COLUMNS, *night.REJECTING_MODELS]
     )
     shop = Shop(
-        Trade(7, DAY - timedelta(days=_NIGHTS_BEFORE), lambda day: 45.0, leads=4.0, till=0.6)
+        Trade(
+            7,
+            DAY - timedelta(days=_NIGHTS_BEFORE),
+            lambda day: 100.0,
+            leads=4.0,
+            till=0.5,
+            history_days=10,
+        )
     )
     with psycopg.connect(dsn, autocommit=True) as connection, pytest.MonkeyPatch.context() as patch:
         direct_evaluation.use_in_gates(patch)

@@ -49,43 +49,78 @@ class Bounds:
         return f"{text} {unit} (usual: {_number(self.usual)}, of {self.runs} runs)"
 
 
-def count_bounds(history: Sequence[float], deviations: float) -> Bounds:
-    """Bounds of a count: so many deviations around the median of the logarithms.
+@dataclass(frozen=True)
+class Tolerance:
+    """How far from usual is still tolerated.
 
-    The deviation is never taken to be smaller than chance makes it (a count of n varies by its
-    square root), nor than a quiet day or a sale makes it. A bound below a handful of rows is none.
+    Attributes:
+        deviations: of the median, on a logarithmic scale: a quiet day or a sale.
+        chance: how seldom such a day itself, by chance, has fewer or more.
+    """
+
+    deviations: float
+    chance: float
+
+
+CRITICAL = Tolerance(limits.CRITICAL_DEVIATIONS, limits.CRITICAL_CHANCE)
+WARNING = Tolerance(limits.WARNING_DEVIATIONS, limits.WARNING_CHANCE)
+
+
+def count_bounds(history: Sequence[float], tolerance: Tolerance) -> Bounds:
+    """Bounds of a count, from what it was.
+
+    First so many deviations around the median of the logarithms; the deviation is never taken to be
+    smaller than a quiet day or a sale makes it. Then, around that quietest and that busiest day,
+    what chance does to counts (Poisson); of a small shop even nothing at all may be chance.
 
     Raises:
         statistics.StatisticsError: `history` is empty.
     """
     logs = [math.log1p(max(0.0, value)) for value in history]
     middle = statistics.median(logs)
-    usual = math.expm1(middle)
     deviation = max(
         _MAD_TO_DEVIATION * statistics.median(abs(value - middle) for value in logs),
-        1 / math.sqrt(1 + usual),
         limits.LEAST_DEVIATION,
     )
-    least = math.floor(math.expm1(middle - deviations * deviation))
-    most = math.ceil(math.expm1(middle + deviations * deviation))
+    quietest = max(0.0, math.expm1(middle - tolerance.deviations * deviation))
+    busiest = math.expm1(middle + tolerance.deviations * deviation)
+    least = _poisson_quantile(quietest, tolerance.chance)
     return Bounds(
-        least=least if least >= limits.LEAST_MEANINGFUL_COUNT else None,
-        most=max(most, limits.LEAST_MEANINGFUL_COUNT),
-        usual=usual,
+        least=least if least > 0 else None,
+        most=math.ceil(busiest + _normal_quantile(tolerance.chance) * math.sqrt(busiest)) + 1,
+        usual=math.expm1(middle),
         runs=len(history),
     )
 
 
-def weekday_bounds(history: History, deviations: float) -> Bounds | None:
+def _normal_quantile(chance: float) -> float:
+    """How many standard deviations are exceeded as seldom as that."""
+    return statistics.NormalDist().inv_cdf(1 - chance)
+
+
+def _poisson_quantile(mean: float, chance: float) -> int:
+    """The least count that a Poisson count of this mean does not fall below but by that chance."""
+    if mean > 400:  # where exp(-mean) would vanish, and both distributions are as good as equal
+        return math.floor(mean - _normal_quantile(chance) * math.sqrt(mean))
+    count, probability = 0, math.exp(-mean)
+    below = probability
+    while below < chance:
+        count += 1
+        probability *= mean / count
+        below += probability
+    return count
+
+
+def weekday_bounds(history: History, tolerance: Tolerance) -> Bounds | None:
     """Bounds of a count that depends on the weekday; None while nothing can be said.
 
     While there are few nights of the weekday, the nights before count whatever their weekday; one
     of them may have been a day of rest, so only an upper bound comes of them.
     """
     if len(history.same_weekday) >= limits.FEWEST_RUNS_OF_WEEKDAY:
-        return count_bounds(history.same_weekday, deviations)
+        return count_bounds(history.same_weekday, tolerance)
     if len(history.recent) >= limits.FEWEST_RUNS_OF_ANY_DAY:
-        found = count_bounds(history.recent, deviations)
+        found = count_bounds(history.recent, tolerance)
         return Bounds(None, found.most, found.usual, found.runs)
     return None
 

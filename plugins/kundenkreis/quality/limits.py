@@ -23,10 +23,14 @@ FEWEST_RUNS_OF_WEEKDAY = 4
 FEWEST_RUNS_OF_ANY_DAY = 7
 FEWEST_RUNS = 3
 # In logarithms: a day differs from its like by a quarter without anything being wrong. Six of
-# these are 22 % of a usual day, which a shop that is open does not fall to.
+# these are 22 % of a usual day, as between the years; one in ten thousand such days has fewer rows
+# than the bound by chance. So a shop of 45 orders a day is stopped when it has none, one of 100
+# when it has fewer than seven, and a smaller one never.
 LEAST_DEVIATION = 0.25
 CRITICAL_DEVIATIONS = 6
+CRITICAL_CHANCE = 0.0001
 WARNING_DEVIATIONS = 4
+WARNING_CHANCE = 0.01
 LEAST_MEANINGFUL_COUNT = 3
 # A share or a median of fewer rows is chance.
 FEWEST_ROWS_OF_A_DAY = 20

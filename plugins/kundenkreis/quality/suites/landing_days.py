@@ -38,8 +38,8 @@ def _rows(feed: Feed, facts: LandingFacts) -> Iterator[Any]:
     """Fewer rows than ever stop the night; more are a sale, or are caught by their keys."""
     history = facts.history.get((feed.name, feed.measure("rows")), History())
     allowed = {
-        "critical": bounds.weekday_bounds(history, limits.CRITICAL_DEVIATIONS),
-        "warning": bounds.weekday_bounds(history, limits.WARNING_DEVIATIONS),
+        "critical": bounds.weekday_bounds(history, bounds.CRITICAL),
+        "warning": bounds.weekday_bounds(history, bounds.WARNING),
     }
     for severity, suffix in _LEVELS:
         found = allowed[severity]
