@@ -59,7 +59,7 @@ def verdicts(results: dict[str, Any]) -> list[tuple[str, float, float]]:
             ("customer_360, to the floor", _ratio(model["customer_360"]), FLOOR_RATIO),
             *(
                 (f"gate {name}, seconds", gate["seconds"], GATE_SECONDS)
-                for name, gate in model["gates"].items()
+                for name, gate in model.get("gates", {}).items()
             ),
         ]
     if "predictions" in results:
@@ -112,11 +112,19 @@ def _customer_model(part: dict[str, Any]) -> list[str]:
             ],
         ),
         _compared(part),
+        *_gates(part.get("gates", {})),
+    ]
+
+
+def _gates(gates: dict[str, Any]) -> list[str]:
+    if not gates:  # results of before they were measured
+        return []
+    return [
         "### The gates",
         "Over the last of these nights, each with its Data Docs and without the imports.",
         _table(
             ("gate", "expectations", "seconds", "target", ""),
-            [_gate_row(name, gate) for name, gate in part["gates"].items()],
+            [_gate_row(name, gate) for name, gate in gates.items()],
         ),
     ]
 
