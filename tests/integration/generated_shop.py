@@ -52,7 +52,7 @@ class Trade:
     till: float = 0.2
     imports: tuple[tuple[date, int], ...] = ()
     sales: tuple[tuple[date, float], ...] = ()
-    history_days: int = 25
+    history_days: int = 14
 
 
 class Shop:
