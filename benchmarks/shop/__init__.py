@@ -35,7 +35,7 @@ def create_tables(dsn: str) -> None:
     ensure_declared(dsn, "raw_files", tables)
     with psycopg.connect(dsn) as connection:
         connection.execute(_LOADS)
-    ensure_raw_indexes(dsn, "raw_files")
+    ensure_raw_indexes(dsn, "raw_files", tables)
 
 
 def create_history(dsn: str, customers: int) -> None:

@@ -268,6 +268,7 @@ def test_a_colour_that_is_being_built_is_not_shown_again(warehouse_dsn: str) -> 
     _two_nights(warehouse_dsn)
     nights.build(warehouse_dsn, "run-3", NEXT_DAY, orders=ORDERS)
     _refused(warehouse_dsn, "marts_blue no longer holds .* run 'run-3' has begun to build it anew")
+    publishing.end_build(warehouse_dsn, "run-3")
     publishing.begin_build(warehouse_dsn, "run-4", DAY, True)  # the lease is elsewhere now
     _refused(warehouse_dsn, "There is no publication before the current one")
 

@@ -122,7 +122,8 @@ def schema_relations() -> list[Relation]:
     folder = repository_root() / "plugins" / "kundenkreis" / "warehouse"
     texts = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("schema*.sql"))]
     found = [relation for text in texts for relation in _tables(text)]
-    found += [_view(text, found) for text in texts if "create or replace view" in text]
+    views = (_view(text, found) for text in texts if "create or replace view" in text)
+    found += [view for view in views if view is not None]
     return found
 
 
@@ -187,14 +188,19 @@ def _table_columns(body: str) -> Iterator[Column]:
         above = ""
 
 
-def _view(text: str, tables: list[Relation]) -> Relation:
-    """A file's one view, whose columns are a table's, aggregates of these, or counts."""
+def _view(text: str, tables: list[Relation]) -> Relation | None:
+    """A file's one view, whose columns are a table's, aggregates of these, or counts.
+
+    None for a view that no reader may see.
+    """
     pattern = (
         r"((?:^--[^\n]*\n)+)create or replace view (\w+)\.(\w+) as\nselect\n(.*?)^from \w+\.(\w+)"
     )
     match = re.search(pattern, text, re.M | re.S)
     assert match is not None, "a view in schema*.sql is not as expected"  # noqa: S101
     comment, schema, name, body, source = match.groups()
+    if schema not in _PARTS:
+        return None
     types = {c.name: c.type for table in tables if table.name == source for c in table.columns}
     columns, above = [], ""
     for line in body.splitlines():

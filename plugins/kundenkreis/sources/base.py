@@ -427,7 +427,7 @@ def load(
         ensure_declared(run.dsn, run.schema, declared)
         with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
             settle(connection, counts.quarantined, run.run_id)
-        ensure_raw_indexes(run.dsn, run.schema)
+        ensure_raw_indexes(run.dsn, run.schema, declared)
 
 
 def summary(run: Run, counts: Counts) -> dict[str, Any]:

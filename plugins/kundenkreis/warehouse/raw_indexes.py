@@ -6,7 +6,7 @@ a key (`dbt_project/macros/incremental.sql`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from psycopg import sql
 
@@ -47,12 +47,13 @@ LOOKUPS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 """Per raw schema and table: a name and what the index of that name is on."""
 
 
-def ensure_raw_indexes(dsn: str, schema: str) -> None:
+def ensure_raw_indexes(dsn: str, schema: str, tables: Iterable[str]) -> None:
     """Create what is missing of the indexes of one source's raw tables, which must exist."""
+    present = set(tables)
     with connect(dsn, application_name=f"kundenkreis {schema}") as connection:
         connection.execute("set local client_min_messages = warning")
         for table, indexes in LOOKUPS.get(schema, {}).items():
-            for name, expression in indexes.items():
+            for name, expression in indexes.items() if table in present else ():
                 connection.execute(
                     sql.SQL("create index if not exists {} on {} (({}))").format(
                         sql.Identifier(f"{table}_{name}_lookup"),

@@ -286,25 +286,9 @@ def close_of_model(connection: psycopg.Connection, model: str, run_id: str) -> i
 # --------------------------------------------------------------------------- allowances of models
 
 _RATES = """
-select
-    records.source,
-    records.record_key as order_id,
-    records.payload ->> 'currency' as currency,
-    latest.corrections ->> 'exchange_rate' as rate
-from quarantine.rejected_records as records
-cross join lateral (
-    select releases.corrections, releases.outcome
-    from quarantine.releases
-    where releases.record_hash = records.record_hash
-    order by releases.release_id desc
-    limit 1
-) as latest
-where
-    records.rejected_by = 'int_orders_rejected'
-    and records.reason_code = 'no_exchange_rate'
-    and latest.outcome = any(%s)
-    and latest.corrections ? 'exchange_rate'
-order by records.source, records.record_key, records.record_hash
+select source, order_id, currency, rate from operations.released_exchange_rates
+where outcome = any(%s)
+order by source, order_id, record_hash
 """
 
 

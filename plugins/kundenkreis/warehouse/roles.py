@@ -75,9 +75,6 @@ _ON_TABLE = (
     # Whether a run is a backfill, which loads nothing.
     ("history.publications", LOADER, "select"),
     ("activation.subscriber_states", TRANSFORMER, "select"),
-    # The rates of released orders are among dbt's variables, and `plan` has those of the build.
-    ("quarantine.rejected_records", ACTIVATOR, "select"),
-    ("quarantine.releases", ACTIVATOR, "select"),
 )
 
 _CHANGED_OWNERS = """

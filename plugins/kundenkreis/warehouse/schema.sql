@@ -74,6 +74,28 @@ create table if not exists quarantine.releases (
 );
 create index if not exists releases_record on quarantine.releases (record_hash, release_id);
 
+-- The rates that releases give to single orders; here, so that who needs them need not see the rest.
+create or replace view operations.released_exchange_rates as
+select
+    records.record_hash,
+    records.source,
+    records.record_key as order_id,
+    records.payload ->> 'currency' as currency,
+    latest.corrections ->> 'exchange_rate' as rate,
+    latest.outcome
+from quarantine.rejected_records as records
+cross join lateral (
+    select releases.corrections, releases.outcome
+    from quarantine.releases
+    where releases.record_hash = records.record_hash
+    order by releases.release_id desc
+    limit 1
+) as latest
+where
+    records.rejected_by = 'int_orders_rejected'
+    and records.reason_code = 'no_exchange_rate'
+    and latest.corrections ? 'exchange_rate';
+
 -- One row: which run builds which colour. A later run takes it over; the earlier one notices.
 create table if not exists operations.build_lease (
     only_one boolean primary key default true check (only_one),
