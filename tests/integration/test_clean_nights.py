@@ -8,44 +8,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from datetime import date, timedelta
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from kundenkreis.quality import run_gate
-from kundenkreis.quality.suites.marts import REQUIRED_COLUMNS
-from kundenkreis.settings import Settings, home, load_settings
+from kundenkreis.settings import Settings
 from kundenkreis.warehouse import publish
 from tests.integration import direct_evaluation
-from tests.integration.compiled_project import CompiledProject, compile_project
-from tests.integration.dbt_support import create_raw_tables
+from tests.integration.conftest import ShopTemplate
 from tests.integration.generated_shop import Shop, Trade, nights
 
 pytestmark = pytest.mark.integration
 
 NIGHTS = int(os.environ.get("KUNDENKREIS_TEST_CLEAN_NIGHTS", "50"))  # of each of the shops
 SEED = int(os.environ.get("KUNDENKREIS_TEST_SEED", "1"))
-
-_SOURCES = """
-woocommerce: {quiet_days: [2026-04-06, 12-24, 12-25, 12-26]}
-hubspot: {}
-files:
-  datasets:
-    - name: till
-      entity: orders
-      path: till.csv
-      quiet_days: [2026-04-06]
-      columns:
-        {order_key: Receipt, ordered_at: Date, status: S, currency: C, total_amount: Total}
-    - name: desk
-      entity: consent_events
-      path: desk.csv
-      columns: {email: Email, evidence: Evidence}
-"""
 
 
 def _closed_on_sundays(day: date) -> float:
@@ -78,50 +56,6 @@ SHOPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    folder = tmp_path_factory.mktemp("config")
-    (folder / "sources.yml").write_text(_SOURCES)
-    (folder / "destinations.yml").write_text("listmonk: {}\nmailchimp: {}\n")
-    (folder / "model.yml").write_text("exchange_rates: {USD: 0.9}\n")
-    (folder / "segments.yml").write_text(
-        (Path(__file__).parents[2] / "config" / "segments.yml").read_text()
-    )
-    return load_settings(folder)
-
-
-@pytest.fixture(scope="module")
-def project(module_warehouse_dsn: str, settings: Settings) -> CompiledProject:
-    """The models, compiled in a warehouse that each shop's is cloned from."""
-    create_raw_tables(module_warehouse_dsn, "files", "hubspot", "woocommerce")
-    target = home() / "dbt" / "target_marts_blue"
-    return compile_project(module_warehouse_dsn, settings.dbt_vars(), target, REQUIRED_COLUMNS)
-
-
-@pytest.fixture
-def warehouse(postgres: Any, project: CompiledProject, module_warehouse_dsn: str) -> Iterator[str]:
-    """A clone of the warehouse with staging, seeds and functions."""
-    from psycopg.conninfo import conninfo_to_dict
-
-    template = conninfo_to_dict(module_warehouse_dsn)["dbname"]
-    name = f"{template}_shop"
-    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f'create database "{name}" template "{template}"'.encode())
-    with psycopg.connect(postgres.dsn(name), autocommit=True) as connection:
-        for colour in ("blue", "green"):
-            connection.execute(
-                f"drop schema if exists marts_{colour}, intermediate_{colour} cascade".encode()
-            )
-            connection.execute(
-                "insert into operations.build_state values (%s, '2026-01-01', null, '{}', 'rules',"
-                " 'run')",
-                (f"marts_{colour}",),
-            )
-    yield postgres.dsn(name)
-    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f'drop database "{name}" with (force)'.encode())
-
-
 def _silent(line: str) -> None:
     """What a gate says while it runs; its results are looked at afterwards."""
 
@@ -129,12 +63,13 @@ def _silent(line: str) -> None:
 @pytest.mark.parametrize("name", sorted(SHOPS))
 def test_no_clean_night_is_stopped(
     name: str,
-    settings: Settings,
-    project: CompiledProject,
-    warehouse: str,
+    shop_settings: Settings,
+    shop_template: ShopTemplate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     direct_evaluation.use_in_gates(monkeypatch)
+    settings, project = shop_settings, shop_template.project
+    warehouse = shop_template.clone(f"{shop_template.database}_nights")
     shop = Shop(SHOPS[name])
     shop.open(warehouse)
     with psycopg.connect(warehouse, autocommit=True) as connection:
@@ -167,6 +102,7 @@ def test_no_clean_night_is_stopped(
             " (select count(*) from marts.segment_members where is_contactable),"
             " (select count(*) from history.publications)"
         ).fetchone()
+    shop_template.drop(f"{shop_template.database}_nights")
     assert checked is not None
     assert checked[:3] == (NIGHTS, 0, 0)
     assert checked[3] > 150

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,13 +19,13 @@ import pytest
 from kundenkreis import night
 from kundenkreis.errors import DataError, GateFailure, KundenkreisError, PublicationRefused
 from kundenkreis.quality import facts, run_gate
-from kundenkreis.quality.suites.marts import REQUIRED_COLUMNS
-from kundenkreis.settings import Settings, home, load_settings
+from kundenkreis.settings import Settings, load_settings
 from kundenkreis.sources import extract
 from kundenkreis.warehouse import publish
+from kundenkreis.warehouse.dbt import night_vars, run_dbt
 from tests.integration import direct_evaluation
-from tests.integration.compiled_project import CompiledProject, compile_project
-from tests.integration.dbt_support import create_raw_tables
+from tests.integration.compiled_project import CompiledProject
+from tests.integration.conftest import ShopTemplate
 from tests.integration.generated_shop import Shop, Trade
 
 pytestmark = pytest.mark.integration
@@ -537,8 +536,6 @@ WHOLE_FILES = (
 )
 
 _CONFIG = """
-woocommerce: {}
-hubspot: {}
 files:
   datasets:
     - name: till
@@ -558,13 +555,16 @@ files:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(shop_settings: Settings) -> Settings:
+    """The shop's, by a shorter name."""
+    return shop_settings
+
+
+@pytest.fixture(scope="module")
+def of_files(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of the till's file alone."""
     folder = tmp_path_factory.mktemp("config")
     (folder / "sources.yml").write_text(_CONFIG)
-    (folder / "destinations.yml").write_text("listmonk: {}\nmailchimp: {}\n")
-    (folder / "segments.yml").write_text(
-        (Path(__file__).parents[2] / "config" / "segments.yml").read_text()
-    )
     return load_settings(folder)
 
 
@@ -572,33 +572,25 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 class Nights:
     """The night under way: landed, nothing built (`landed`), or built and not checked (`built`)."""
 
-    server: Any
+    template: ShopTemplate
     landed: str
     built: str
-    project: CompiledProject
 
-    def clone(self, template: str) -> str:
-        """A copy of a database; its URI."""
-        name = f"{template}_fault"
-        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f'drop database if exists "{name}" with (force)'.encode())
-            connection.execute(
-                f'create database "{name}" template "{template}" strategy file_copy'.encode()
-            )
-        return str(self.server.dsn(name))
+    @property
+    def project(self) -> CompiledProject:
+        """The models."""
+        return self.template.project
+
+    def clone(self, of: str) -> str:
+        """A copy of a database, to be damaged; its URI."""
+        return self.template.clone(f"{self.landed}_fault", of)
 
 
 @pytest.fixture(scope="module")
-def nights(postgres: Any, module_warehouse_dsn: str, settings: Settings) -> Iterator[Nights]:
+def nights(shop_template: ShopTemplate, settings: Settings) -> Iterator[Nights]:
     """Weeks of a shop: the landing gate has measured them, the last nights are published."""
-    from psycopg.conninfo import conninfo_to_dict
-
-    dsn = module_warehouse_dsn
-    create_raw_tables(dsn, "files", "hubspot", "woocommerce")
-    target = home() / "dbt" / "target_marts_blue"
-    project = compile_project(
-        dsn, settings.dbt_vars(), target, [*REQUIRED_COLUMNS, *night.REJECTING_MODELS]
-    )
+    landed = f"{shop_template.database}_landed"
+    dsn, project = shop_template.clone(landed), shop_template.project
     shop = Shop(
         Trade(
             7,
@@ -611,15 +603,6 @@ def nights(postgres: Any, module_warehouse_dsn: str, settings: Settings) -> Iter
     )
     with psycopg.connect(dsn, autocommit=True) as connection, pytest.MonkeyPatch.context() as patch:
         direct_evaluation.use_in_gates(patch)
-        for colour in ("blue", "green"):
-            connection.execute(
-                f"drop schema if exists marts_{colour}, intermediate_{colour} cascade".encode()
-            )
-            connection.execute(
-                "insert into operations.build_state values (%s, '2026-01-01', null, '{}', 'rules',"
-                " 'run')",
-                (f"marts_{colour}",),
-            )
         shop.open(dsn)
         for back in range(_NIGHTS_BEFORE, -1, -1):
             day = DAY - timedelta(days=back)
@@ -629,19 +612,14 @@ def nights(postgres: Any, module_warehouse_dsn: str, settings: Settings) -> Iter
                 facts.landing_facts(connection, settings, run_id, day)
             elif back:
                 _publish_night(connection, dsn, settings, project, day)
+    found = Nights(shop_template, landed, f"{landed}_built")
+    dsn = shop_template.clone(found.built, landed)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        landed = str(conninfo_to_dict(dsn)["dbname"])
-    found = Nights(postgres, landed, f"{landed}_built", project)
-    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f'create database "{found.built}" template "{landed}"'.encode())
-    with psycopg.connect(postgres.dsn(found.built), autocommit=True) as connection:
-        schema = publish.begin_build(postgres.dsn(found.built), _RUN, DAY, is_backfill=False)
+        schema = publish.begin_build(dsn, _RUN, DAY, is_backfill=False)
         assert schema == "marts_green"
         project.build(connection, DAY, schema)
     yield found
-    with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
-        for name in (f"{landed}_fault", f"{found.built}_fault", found.built):
-            connection.execute(f'drop database if exists "{name}" with (force)'.encode())
+    shop_template.drop(f"{landed}_fault", found.built, landed)
 
 
 def _publish_night(
@@ -732,6 +710,42 @@ def test_without_a_fault_the_night_is_published(
     # And `_seen` sees it, or it would prove nothing below.
     assert len(before) < len(after)
     assert [row for row in after if row[0] == "orders"] != [r for r in before if r[0] == "orders"]
+
+
+def test_the_night_is_what_dbt_builds(nights: Nights, settings: Settings) -> None:
+    dsn = nights.clone(nights.built)
+    run_dbt(
+        "build",
+        [
+            *("--select", "tag:transform"),
+            *("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"),
+        ],
+        dsn=dsn,
+        variables=night_vars(settings, DAY, publish.BACKFILL),
+        progress=lambda line: None,
+    )
+    compared = 0
+    with psycopg.connect(dsn) as connection:
+        for ours, dbts in (
+            ("marts_green", publish.BACKFILL),
+            ("intermediate_green", publish.intermediate_schema(publish.BACKFILL)),
+        ):
+            tables = connection.execute(
+                "select table_name from information_schema.tables where table_schema = %s "
+                "intersect select table_name from information_schema.tables "
+                "where table_schema = %s",
+                (ours, dbts),
+            ).fetchall()
+            for (table,) in tables:
+                # Columns may stand in another order: dbt holds a mart to its contract.
+                rows = "select count(*), sum(hashtext(to_jsonb(t)::text)) from {}.{} as t"
+                found = [
+                    connection.execute(rows.format(schema, table).encode()).fetchone()
+                    for schema in (ours, dbts)
+                ]
+                assert found[0] == found[1], f"{table}: ours, dbt's: {found}"
+                compared += 1 if found[0] and found[0][0] else 0
+    assert compared > 25
 
 
 @pytest.mark.parametrize("fault", AT_LANDING, ids=lambda fault: fault.name)
@@ -826,11 +840,11 @@ def _extract(settings: Settings, dsn: str) -> dict[str, Any]:
 
 
 def test_bad_rows_of_a_file_go_to_quarantine_each_with_its_reason(
-    settings: Settings, warehouse_dsn: str
+    of_files: Settings, warehouse_dsn: str
 ) -> None:
     rows = b"".join(row for _, _, row in ROWS_OF_A_FILE)
-    (settings.folder / "till.csv").write_bytes((_HEADER + _GOOD).encode() + rows)
-    summary = _extract(settings, warehouse_dsn)
+    (of_files.folder / "till.csv").write_bytes((_HEADER + _GOOD).encode() + rows)
+    summary = _extract(of_files, warehouse_dsn)
     with psycopg.connect(warehouse_dsn) as connection:
         kept = connection.execute(
             "select reason_code, run_id from quarantine.rejected_records order by record_key"
@@ -842,13 +856,13 @@ def test_bad_rows_of_a_file_go_to_quarantine_each_with_its_reason(
 
 @pytest.mark.parametrize(("name", "message", "text"), WHOLE_FILES)
 def test_a_file_that_cannot_be_used_stops_the_extract(
-    name: str, message: str, text: str, settings: Settings, nights: Nights
+    name: str, message: str, text: str, of_files: Settings, nights: Nights
 ) -> None:
     dsn = nights.clone(nights.landed)
     before = _seen(dsn)
-    (settings.folder / "till.csv").write_text(text)
+    (of_files.folder / "till.csv").write_text(text)
     with pytest.raises(DataError, match=re.escape(message)) as caught:
-        _extract(settings, dsn)
+        _extract(of_files, dsn)
     assert "till.csv" in str(caught.value)
     assert isinstance(caught.value, KundenkreisError)
     assert _seen(dsn) == before
