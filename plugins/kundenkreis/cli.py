@@ -409,7 +409,7 @@ def warehouse_start() -> None:
     from kundenkreis.warehouse.schema import ensure_schemas
 
     server = embedded.start()
-    ensure_schemas(server.dsn())
+    ensure_schemas(server.dsn(), again=True)
     console.print(f"PostgreSQL runs on 127.0.0.1:{server.port}, database warehouse.")
 
 
@@ -435,7 +435,7 @@ def warehouse_migrate() -> None:
     from kundenkreis.warehouse.connection import warehouse_dsn
     from kundenkreis.warehouse.schema import ensure_schemas
 
-    ensure_schemas(warehouse_dsn())
+    ensure_schemas(warehouse_dsn(), again=True)
     console.print("The warehouse has everything it needs.")
 
 

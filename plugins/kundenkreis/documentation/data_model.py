@@ -122,9 +122,7 @@ def schema_relations() -> list[Relation]:
     folder = repository_root() / "plugins" / "kundenkreis" / "warehouse"
     texts = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("schema*.sql"))]
     found = [relation for text in texts for relation in _tables(text)]
-    views = (_view(text, found) for text in texts if "create or replace view" in text)
-    found += [view for view in views if view is not None]
-    return found
+    return found + [view for text in texts for view in _views(text, found)]
 
 
 # --------------------------------------------------------------------------- from dbt
@@ -188,21 +186,24 @@ def _table_columns(body: str) -> Iterator[Column]:
         above = ""
 
 
-def _view(text: str, tables: list[Relation]) -> Relation | None:
-    """A file's one view, whose columns are a table's, aggregates of these, or counts.
-
-    None for a view that no reader may see.
-    """
+def _views(text: str, tables: list[Relation]) -> Iterator[Relation]:
+    """Views whose columns are a table's, aggregates of these, or counts."""
     pattern = (
         r"((?:^--[^\n]*\n)+)create or replace view (\w+)\.(\w+) as\nselect\n(.*?)^from \w+\.(\w+)"
     )
-    match = re.search(pattern, text, re.M | re.S)
-    assert match is not None, "a view in schema*.sql is not as expected"  # noqa: S101
-    comment, schema, name, body, source = match.groups()
-    if schema not in _PARTS:
-        return None
-    types = {c.name: c.type for table in tables if table.name == source for c in table.columns}
-    columns, above = [], ""
+    found = re.findall(pattern, text, re.M | re.S)
+    are_all = len(found) == text.count("create or replace view")
+    assert are_all, "a view in schema*.sql is not as expected"  # noqa: S101
+    for comment, schema, name, body, source in found:
+        if schema not in _PARTS:
+            continue
+        types = {c.name: c.type for table in tables if table.name == source for c in table.columns}
+        meaning, grain = _split_grain(_uncommented(comment))
+        yield Relation(schema, name, meaning, grain, tuple(_view_columns(body, types)))
+
+
+def _view_columns(body: str, types: Mapping[str, str]) -> Iterator[Column]:
+    above = ""
     for line in body.splitlines():
         code, _, remark = line.partition("--")
         if not code.strip():
@@ -212,10 +213,8 @@ def _view(text: str, tables: list[Relation]) -> Relation | None:
         inner = re.sub(r"^(?:avg|lag|max)\(([\w.]+)\).*$", r"\1", expression or alias)
         computed = {"count": "bigint", "row_number": "boolean"}.get(expression.partition("(")[0])
         type_ = computed or types[inner.split(".")[-1]]
-        columns.append(Column(alias.split(".")[-1], type_, False, _one_line(remark or above)))
+        yield Column(alias.split(".")[-1], type_, False, _one_line(remark or above))
         above = ""
-    meaning, grain = _split_grain(_uncommented(comment))
-    return Relation(schema, name, meaning, grain, tuple(columns))
 
 
 def _uncommented(comment: str) -> str:

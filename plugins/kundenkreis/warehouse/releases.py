@@ -144,13 +144,7 @@ select
     latest.corrections,
     latest.outcome = 'waiting'
 from quarantine.rejected_records as records
-cross join lateral (
-    select releases.corrections, releases.outcome
-    from quarantine.releases
-    where releases.record_hash = records.record_hash
-    order by releases.release_id desc
-    limit 1
-) as latest
+inner join quarantine.latest_releases as latest using (record_hash)
 where
     records.source = %s
     and records.rejected_by = 'extract'

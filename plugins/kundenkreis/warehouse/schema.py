@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import psycopg
+from psycopg import sql
 
 from kundenkreis.warehouse.connection import connect
 
@@ -10,13 +14,33 @@ from kundenkreis.warehouse.connection import connect
 _SCHEMA_LOCK = 7_202_611_001
 
 
-def ensure_schemas(dsn: str) -> None:
+def ensure_schemas(dsn: str, *, again: bool = False) -> None:
     """Run every ``schema*.sql`` beside this file, in the order of their names, in one transaction.
 
-    The statements are idempotent, and an advisory lock keeps two tasks from racing.
+    Nothing where the warehouse has had exactly these files before, which the comment of schema
+    ``operations`` says: every task asks, and even a statement that finds nothing to do waits for
+    whoever reads the table or view, with all readers after it waiting too. An advisory lock keeps
+    two tasks from racing.
+
+    Args:
+        again: run the statements anyway, which are idempotent: for what somebody has dropped.
     """
+    files = [file.read_text() for file in sorted(Path(__file__).parent.glob("schema*.sql"))]
+    version = f"Kundenkreis {hashlib.sha256(''.join(files).encode()).hexdigest()}"
     with connect(dsn, application_name="kundenkreis schema") as connection:
+        if not again and _version(connection) == version:
+            return
         connection.execute("select pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
         connection.execute("set local client_min_messages = warning")
-        for file in sorted(Path(__file__).parent.glob("schema*.sql")):
-            connection.execute(file.read_text().encode())
+        for statements in files:
+            connection.execute(statements.encode())
+        connection.execute(
+            sql.SQL("comment on schema operations is {}").format(sql.Literal(version))
+        )
+
+
+def _version(connection: psycopg.Connection) -> str | None:
+    row = connection.execute(
+        "select obj_description(to_regnamespace('operations')::oid, 'pg_namespace')"
+    ).fetchone()
+    return row[0] if row else None

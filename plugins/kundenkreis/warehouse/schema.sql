@@ -33,26 +33,16 @@ create table if not exists quarantine.rejected_records (
 );
 create index if not exists rejected_records_run on quarantine.rejected_records (run_id, source);
 -- Warehouses made before records could be released.
--- Asked first, because `alter table` waits for readers even where there is nothing to do.
-do $$
-begin
-    if not exists (
-        select 1 from pg_attribute
-        where attrelid = 'quarantine.rejected_records'::regclass and attname = 'closed_because'
-    ) then
-        alter table quarantine.rejected_records add column
-            rejected_by text not null default 'extract';
-        alter table quarantine.rejected_records add column
-            state text not null default 'open' check (state in ('open', 'released', 'closed'));
-        alter table quarantine.rejected_records add column released_at timestamptz;
-        alter table quarantine.rejected_records add column released_by text;
-        alter table quarantine.rejected_records add column release_note text;
-        alter table quarantine.rejected_records add column closed_at timestamptz;
-        alter table quarantine.rejected_records add column closed_because text
-            check (closed_because in ('released', 'arrived', 'no_longer_rejected'));
-    end if;
-end
-$$;
+alter table quarantine.rejected_records add column if not exists
+    rejected_by text not null default 'extract';
+alter table quarantine.rejected_records add column if not exists
+    state text not null default 'open' check (state in ('open', 'released', 'closed'));
+alter table quarantine.rejected_records add column if not exists released_at timestamptz;
+alter table quarantine.rejected_records add column if not exists released_by text;
+alter table quarantine.rejected_records add column if not exists release_note text;
+alter table quarantine.rejected_records add column if not exists closed_at timestamptz;
+alter table quarantine.rejected_records add column if not exists closed_because text
+    check (closed_because in ('released', 'arrived', 'no_longer_rejected'));
 
 -- Who released which record, with what corrections, and what became of it. A release holds for as long
 -- as the source sends exactly that record. One row per release.
@@ -74,6 +64,21 @@ create table if not exists quarantine.releases (
 );
 create index if not exists releases_record on quarantine.releases (record_hash, release_id);
 
+-- The release that speaks of a record now: its last one. One row per record that was ever released.
+create or replace view quarantine.latest_releases as
+select
+    record_hash,  -- as in rejected_records
+    corrections,  -- field to the value to use; personal data
+    outcome  -- as in releases
+from quarantine.releases
+where
+    not exists (
+        select 1 from quarantine.releases as later
+        where
+            later.record_hash = releases.record_hash
+            and later.release_id > releases.release_id
+    );
+
 -- The rates that releases give to single orders; here, so that who needs them need not see the rest.
 create or replace view operations.released_exchange_rates as
 select
@@ -84,13 +89,7 @@ select
     latest.corrections ->> 'exchange_rate' as rate,
     latest.outcome
 from quarantine.rejected_records as records
-cross join lateral (
-    select releases.corrections, releases.outcome
-    from quarantine.releases
-    where releases.record_hash = records.record_hash
-    order by releases.release_id desc
-    limit 1
-) as latest
+inner join quarantine.latest_releases as latest using (record_hash)
 where
     records.rejected_by = 'int_orders_rejected'
     and records.reason_code = 'no_exchange_rate'
@@ -107,19 +106,10 @@ create table if not exists operations.build_lease (
     renewed_at timestamptz not null default now(),
     is_over boolean not null default false
 );
--- Of warehouses made before. Not `add column if not exists`, which locks readers out to find out.
-do $$
-begin
-    if not exists (
-        select 1 from pg_attribute
-        where attrelid = 'operations.build_lease'::regclass and attname = 'is_over'
-    ) then
-        alter table operations.build_lease
-        add column renewed_at timestamptz not null default now(),
-        add column is_over boolean not null default false;
-    end if;
-end
-$$;
+-- Warehouses made before backfills took turns.
+alter table operations.build_lease
+add column if not exists renewed_at timestamptz not null default now(),
+add column if not exists is_over boolean not null default false;
 
 -- Colours whose tables must not be read or built upon (a failed gate, a rollback).
 create table if not exists operations.dirty_schemas (
@@ -193,19 +183,9 @@ create table if not exists history.publications (
     rolled_back_by text  -- of a rollback: who asked for it
 );
 -- Warehouses made before there were rollbacks.
--- Asked first, because `alter table` waits for readers even where there is nothing to do.
-do $$
-begin
-    if not exists (
-        select 1 from pg_attribute
-        where attrelid = 'history.publications'::regclass and attname = 'rolled_back_by'
-    ) then
-        alter table history.publications add column restores_publication_id bigint;
-        alter table history.publications add column rolls_back_publication_id bigint;
-        alter table history.publications add column rolled_back_by text;
-    end if;
-end
-$$;
+alter table history.publications add column if not exists restores_publication_id bigint;
+alter table history.publications add column if not exists rolls_back_publication_id bigint;
+alter table history.publications add column if not exists rolled_back_by text;
 
 -- Which customer a record belongs to, assigned once. One row per source record.
 create table if not exists history.customer_ids (

@@ -32,17 +32,7 @@ comment on column quality.gate_results.duration_seconds is
 'Seconds the validation of this table took: its expectations are evaluated together.';
 
 -- Databases of earlier versions.
--- Asked first, because `alter table` waits for readers even where there is nothing to do.
-do $$
-begin
-    if not exists (
-        select 1 from pg_attribute
-        where attrelid = 'quality.gate_results'::regclass and attname = 'measured'
-    ) then
-        alter table quality.gate_results add column measured numeric;
-    end if;
-end
-$$;
+alter table quality.gate_results add column if not exists measured numeric;
 
 -- What the gates measure every night to compare later nights with; no personal data. One row per
 -- run, table and measure.
