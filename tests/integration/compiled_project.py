@@ -18,8 +18,8 @@ from typing import Any
 import psycopg
 
 from kundenkreis.predictions import predict
-from kundenkreis.warehouse.dbt import run_dbt
 from kundenkreis.warehouse.publish import intermediate_schema
+from tests.integration.dbt_support import build_models
 
 # A day and a year that occur in no model.
 SENTINEL = date(2087, 7, 17)
@@ -96,20 +96,8 @@ def compile_project(
 
     Staging views, seeds and functions stay in the warehouse; clone it for each shop.
     """
-    run_dbt(
-        "build",
-        [
-            *("--select", "tag:transform", "tag:segment"),
-            *("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"),
-        ],
-        dsn=dsn,
-        variables={
-            **variables,
-            "as_of_date": SENTINEL.isoformat(),
-            "marts_schema": _COMPILED_SCHEMA,
-        },
-        progress=lambda line: None,
-    )
+    own = {**variables, "marts_schema": _COMPILED_SCHEMA}
+    build_models(dsn, SENTINEL.isoformat(), "tag:transform", "tag:segment", **own)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return CompiledProject(_statements(manifest, set(marts)))
 

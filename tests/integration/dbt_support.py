@@ -197,6 +197,12 @@ def build(dsn: str, as_of_date: str, *arguments: str, **variables: Any) -> dict[
     )
 
 
+def build_models(dsn: str, as_of_date: str, *selected: str, **variables: Any) -> None:
+    """As `build`, without any test: the models and seeds of these tags."""
+    arguments = ("--select", *selected, "--exclude-resource-type", "test")
+    build(dsn, as_of_date, *arguments, **variables)
+
+
 def query(dsn: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """The rows of a statement; unqualified tables are those of `MARTS`."""
     with psycopg.connect(dsn) as connection:

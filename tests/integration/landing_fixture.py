@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -153,6 +154,22 @@ files:
         amount: Cost
         currency: {constant: EUR}
 """
+
+# Order lines as a shop's file has them: the settings of the dataset.
+LINES: dict[str, Any] = {
+    "name": "shop",
+    "entity": "order_lines",
+    "path": "*.csv",
+    "timezone": "UTC",
+    "columns": {
+        "order_key": "order",
+        "ordered_at": {"constant": "2026-01-01"},
+        "status": {"constant": "completed"},
+        "currency": {"constant": "EUR"},
+        "product_name": "line",
+        "line_amount": "price",
+    },
+}
 
 
 def land(dsn: str, run_id: str = RUN_ID) -> None:

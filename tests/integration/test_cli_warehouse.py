@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from kundenkreis import cli, local_run
+from kundenkreis import local_run
 from kundenkreis.local_run import LocalRun
 from kundenkreis.warehouse import publish as publishing
+from tests.command_line import Call, entry_point
 
 pytestmark = pytest.mark.integration
 
-Call = Callable[..., "tuple[int, str, str]"]
 DAY = date(2026, 1, 31)
 
 
@@ -31,16 +30,7 @@ def call(
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse_dsn)
     clean_env.setenv("COLUMNS", "200")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        clean_env.setattr(sys, "argv", ["kundenkreis", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int | None)
-        return code or 0, captured.out, captured.err
-
-    return run
+    return entry_point(clean_env, capfd)
 
 
 def _drop_everything(dsn: str) -> None:

@@ -22,10 +22,10 @@ from kundenkreis.quality import facts, run_gate
 from kundenkreis.settings import Settings, load_settings
 from kundenkreis.sources import extract
 from kundenkreis.warehouse import publish
-from kundenkreis.warehouse.dbt import night_vars, run_dbt
 from tests.integration import direct_evaluation
 from tests.integration.compiled_project import CompiledProject
 from tests.integration.conftest import ShopTemplate
+from tests.integration.dbt_support import build_models
 from tests.integration.generated_shop import Shop, Trade
 
 pytestmark = pytest.mark.integration
@@ -714,16 +714,8 @@ def test_without_a_fault_the_night_is_published(
 
 def test_the_night_is_what_dbt_builds(nights: Nights, settings: Settings) -> None:
     dsn = nights.clone(nights.built)
-    run_dbt(
-        "build",
-        [
-            *("--select", "tag:transform"),
-            *("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"),
-        ],
-        dsn=dsn,
-        variables=night_vars(settings, DAY, publish.BACKFILL),
-        progress=lambda line: None,
-    )
+    own = {**settings.dbt_vars(), "marts_schema": publish.BACKFILL}
+    build_models(dsn, DAY.isoformat(), "tag:transform", **own)
     compared = 0
     with psycopg.connect(dsn) as connection:
         for ours, dbts in (

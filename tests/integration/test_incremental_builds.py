@@ -17,8 +17,7 @@ import psycopg
 import pytest
 
 from kundenkreis.warehouse import builds, publish
-from kundenkreis.warehouse.dbt import run_dbt
-from tests.integration.dbt_support import RAW_TABLES, create_raw_tables, insert
+from tests.integration.dbt_support import RAW_TABLES, build_models, create_raw_tables, insert
 
 pytestmark = pytest.mark.integration
 
@@ -335,21 +334,8 @@ def _load(column: str, now: datetime) -> Any:
 
 
 def _build(dsn: str, as_of: date, schema: str, **stands_upon: Any) -> None:
-    run_dbt(
-        "build",
-        [
-            *("--select", "tag:transform"),
-            *("--exclude-resource-type", "unit_test", "--exclude-resource-type", "test"),
-        ],
-        dsn=dsn,
-        variables={
-            **VARIABLES,
-            "as_of_date": as_of.isoformat(),
-            "marts_schema": schema,
-            **stands_upon,
-        },
-        progress=lambda line: None,
-    )
+    variables = {**VARIABLES, "marts_schema": schema, **stands_upon}
+    build_models(dsn, as_of.isoformat(), "tag:transform", **variables)
 
 
 def _tables(dsn: str, marts_schema: str) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kundenkreis import cli, night, quarantine_release
+from kundenkreis import night, quarantine_release
 from kundenkreis.errors import ConfigError, DataError
 from kundenkreis.quality import facts
 from kundenkreis.quality.suites import marts_orders
@@ -27,6 +27,8 @@ from kundenkreis.sources.config import SourcesConfig, WooCommerceSettings
 from kundenkreis.warehouse import builds, releases
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 from kundenkreis.warehouse.releases import shape_of
+from tests.command_line import Call, entry_point
+from tests.integration import landing_fixture
 
 pytestmark = pytest.mark.integration
 
@@ -263,20 +265,7 @@ def test_a_death_in_between_loses_nothing(warehouse_dsn: str, tmp_path: Path, mo
 
 # Rows of files
 
-LINES: dict[str, Any] = {
-    "name": "till",
-    "entity": "order_lines",
-    "path": "*.csv",
-    "timezone": "UTC",
-    "columns": {
-        "order_key": "order",
-        "ordered_at": {"constant": "2026-01-01"},
-        "status": {"constant": "completed"},
-        "currency": {"constant": "EUR"},
-        "product_name": "line",
-        "line_amount": "price",
-    },
-}
+LINES = {**landing_fixture.LINES, "name": "till"}
 
 
 def _load_files(dsn: str, settings: Any, run_id: str = "run") -> None:
@@ -484,7 +473,7 @@ def call(
     clean_env: pytest.MonkeyPatch,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-) -> Callable[..., tuple[int, str, str]]:
+) -> Call:
     """Call the command line over a warehouse with one rejected order."""
     (tmp_path / "sources.yml").write_text("woocommerce: {}\n")
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse_dsn)
@@ -493,20 +482,10 @@ def call(
     _extract(warehouse_dsn, _order(1), _order(2, total="12,50"))
     _reject_in_model(warehouse_dsn, "no_exchange_rate")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        clean_env.setattr(sys, "argv", ["kundenkreis", "quarantine", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), captured.out, captured.err
-
-    return run
+    return entry_point(clean_env, capfd, "quarantine")
 
 
-def test_the_commands_work_a_record_off(
-    call: Callable[..., tuple[int, str, str]], warehouse_dsn: str
-) -> None:
+def test_the_commands_work_a_record_off(call: Call, warehouse_dsn: str) -> None:
     code, output, _ = call("list", "--reason", "invalid_total")
     assert code == 0
     assert "1 open records" in output
@@ -543,16 +522,14 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_one_message(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_mistake_is_one_message(call: Call) -> None:
     for arguments, message in MISTAKES:
         code, output, errors = call(*arguments)
         assert (code, output) == (1, "")
         assert message in errors
 
 
-def test_several_records_are_released_or_none(
-    call: Callable[..., tuple[int, str, str]], warehouse_dsn: str
-) -> None:
+def test_several_records_are_released_or_none(call: Call, warehouse_dsn: str) -> None:
     names = [
         row[0]
         for row in _query(warehouse_dsn, "select record_hash from quarantine.rejected_records")

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from kundenkreis import cli, night
+from kundenkreis import night
 from kundenkreis.activation import delivery
 from kundenkreis.errors import PlanOutdated, PublicationRefused
 from kundenkreis.settings import repository_root
@@ -22,6 +22,7 @@ from kundenkreis.warehouse import publish as publishing
 from kundenkreis.warehouse.contract import Declaration
 from kundenkreis.warehouse.publish import BLUE, GREEN
 from kundenkreis.warehouse.rollback import roll_back
+from tests.command_line import Call, entry_point
 from tests.integration import publishing as nights
 from tests.integration.publishing import DAY, NEXT_DAY, ORDERS, rows
 
@@ -353,25 +354,15 @@ def test_no_plan_is_sent_after_a_rollback(
 @pytest.fixture
 def call(
     warehouse_dsn: str, clean_env: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+) -> Call:
     """Call the command line; exit code, output and error output."""
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse_dsn)
     clean_env.setenv("COLUMNS", "200")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        clean_env.setattr(sys, "argv", ["kundenkreis", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), captured.out, captured.err
-
-    return run
+    return entry_point(clean_env, capfd)
 
 
-def test_the_command_says_what_it_did(
-    call: Callable[..., tuple[int, str, str]], warehouse_dsn: str
-) -> None:
+def test_the_command_says_what_it_did(call: Call, warehouse_dsn: str) -> None:
     first, second = _two_nights(warehouse_dsn)
     with psycopg.connect(warehouse_dsn) as session:
         session.execute(
@@ -392,9 +383,7 @@ def test_the_command_says_what_it_did(
     assert "(a rollback to publication" in call("status")[1]
 
 
-def test_the_command_has_json_and_clear_errors(
-    call: Callable[..., tuple[int, str, str]], warehouse_dsn: str
-) -> None:
+def test_the_command_has_json_and_clear_errors(call: Call, warehouse_dsn: str) -> None:
     code, _, errors = call("publish")
     assert code == 1
     assert "Nights publish by themselves" in errors

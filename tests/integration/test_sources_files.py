@@ -23,25 +23,12 @@ from kundenkreis.errors import DataError
 from kundenkreis.settings import ModelSettings
 from kundenkreis.sources import extract
 from kundenkreis.sources.config import ENTITY_COLUMNS, Entity, SourcesConfig
+from tests.integration.landing_fixture import LINES
 
 pytestmark = pytest.mark.integration
 
 HEADER = "order,line,price\n"
 MAX_EXAMPLES = int(os.environ.get("KUNDENKREIS_TEST_EXAMPLES", "8"))
-LINES: dict[str, Any] = {
-    "name": "shop",
-    "entity": "order_lines",
-    "path": "*.csv",
-    "timezone": "UTC",
-    "columns": {
-        "order_key": "order",
-        "ordered_at": {"constant": "2026-01-01"},
-        "status": {"constant": "completed"},
-        "currency": {"constant": "EUR"},
-        "product_name": "line",
-        "line_amount": "price",
-    },
-}
 
 
 def configured(folder: Path, *datasets: dict[str, Any], phone_region: str = "DE") -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from kundenkreis.errors import ConfigError, KundenkreisError
 from kundenkreis.sandbox_control import SandboxState
 from kundenkreis.settings import repository_root
 from kundenkreis.warehouse import embedded
+from tests.command_line import Call, entry_point
 
-Call = Callable[..., "tuple[int, str, str]"]
 SECRET = "s3cret-value"
 
 
@@ -30,16 +29,7 @@ def call(tmp_path: Path, clean_env: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     clean_env.setenv("KUNDENKREIS_HOME", str(tmp_path))
     clean_env.setenv("COLUMNS", "300")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        clean_env.setattr(sys, "argv", ["kundenkreis", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int | None)
-        return code or 0, captured.out, captured.err
-
-    return run
+    return entry_point(clean_env, capsys)
 
 
 @pytest.fixture

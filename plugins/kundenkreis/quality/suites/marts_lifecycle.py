@@ -8,7 +8,15 @@ from typing import Any
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
 from kundenkreis.quality.suites.common import Check, expect, literal, literals
-from kundenkreis.quality.suites.rules import MODELS, REBUILD, key, no_orphans, revenue, rule
+from kundenkreis.quality.suites.rules import (
+    MODELS,
+    REBUILD,
+    changes_add_up,
+    key,
+    no_orphans,
+    revenue,
+    rule,
+)
 from kundenkreis.settings import Settings
 
 STAGES = (
@@ -227,28 +235,12 @@ def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     schema = facts.schema
     yield key("history_stage_changes", facts, "customer_id")
     if facts.exists("history", "stage_changes") and facts.exists(schema, "lifecycle_intervals"):
-        yield rule(
+        yield changes_add_up(
             "history_stage_changes",
-            "add_up",
-            "What earlier nights recorded and this night's changes give the stages of now.",
-            f"""
-                select coalesce(recorded.customer_id, open_now.customer_id) as customer_id
-                from (
-                    select distinct on (customer_id) customer_id, to_stage
-                    from (
-                        select customer_id, to_stage, as_of_date from history.stage_changes
-                        where as_of_date < date '{facts.as_of_date}'
-                        union all
-                        select customer_id, to_stage, as_of_date
-                        from {schema}.history_stage_changes
-                    ) as every_change
-                    order by customer_id, as_of_date desc
-                ) as recorded
-                full outer join (
-                    select customer_id, stage from {schema}.lifecycle_intervals
-                    where valid_to is null
-                ) as open_now on open_now.customer_id = recorded.customer_id
-                where recorded.to_stage is distinct from open_now.stage
-            """,
-            limit="no customer whose recorded stage is another",
+            facts,
+            "stages",
+            "to_stage",
+            f"select customer_id, stage as value from {schema}.lifecycle_intervals "
+            "where valid_to is null",
+            "no customer whose recorded stage is another",
         )

@@ -9,6 +9,7 @@ from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
 from kundenkreis.quality.suites.rules import (
     REBUILD,
+    changes_add_up,
     key,
     no_objectors,
     no_orphans,
@@ -178,33 +179,17 @@ def rfm_cutoffs(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 def rfm_segment_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """The changes of RFM segment that this night adds to history."""
-    changes = f"{facts.schema}.history_rfm_segment_changes"
     yield key("history_rfm_segment_changes", facts, "customer_id")
     if not facts.exists("history", "rfm_segment_changes"):
         return
     if facts.exists(facts.schema, "customer_rfm", "rfm_segment"):
-        yield rule(
+        yield changes_add_up(
             "history_rfm_segment_changes",
-            "add_up",
-            "What earlier nights recorded and this night's changes give the RFM segments of now.",
-            f"""
-                select coalesce(recorded.customer_id, rfm.customer_id) as customer_id
-                from (
-                    select distinct on (customer_id) customer_id, to_segment
-                    from (
-                        select customer_id, to_segment, as_of_date
-                        from history.rfm_segment_changes
-                        where as_of_date < date '{facts.as_of_date}'
-                        union all
-                        select customer_id, to_segment, as_of_date from {changes}
-                    ) as every_change
-                    order by customer_id, as_of_date desc
-                ) as recorded
-                full outer join {facts.schema}.customer_rfm as rfm
-                    on rfm.customer_id = recorded.customer_id
-                where recorded.to_segment is distinct from rfm.rfm_segment
-            """,
-            limit="no customer whose recorded segment is another",
+            facts,
+            "RFM segments",
+            "to_segment",
+            f"select customer_id, rfm_segment as value from {facts.schema}.customer_rfm",
+            "no customer whose recorded segment is another",
         )
 
 

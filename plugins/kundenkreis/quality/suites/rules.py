@@ -118,6 +118,41 @@ def no_objectors(table: str, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
+def changes_add_up(
+    table: str, facts: MartsFacts, what: str, column: str, now: str, limit: str
+) -> Any:
+    """What earlier nights recorded of customers, and this night adds, says what the marts say.
+
+    Args:
+        table: ``history_<name>``, of which ``history.<name>`` keeps the earlier nights.
+        what: in words.
+        column: of the table, what a customer changed to.
+        now: a query for customer_id and value, as the marts have it.
+    """
+    recorded = table.removeprefix("history_")
+    return rule(
+        table,
+        "add_up",
+        f"What earlier nights recorded and this night's changes give the {what} of now.",
+        f"""
+            select coalesce(recorded.customer_id, present.customer_id) as customer_id
+            from (
+                select distinct on (customer_id) customer_id, {column}
+                from (
+                    select customer_id, {column}, as_of_date from history.{recorded}
+                    where as_of_date < date '{facts.as_of_date}'
+                    union all
+                    select customer_id, {column}, as_of_date from {facts.schema}.{table}
+                ) as every_change
+                order by customer_id, as_of_date desc
+            ) as recorded
+            full outer join ({now}) as present on present.customer_id = recorded.customer_id
+            where recorded.{column} is distinct from present.value
+        """,
+        limit=limit,
+    )
+
+
 def comparable(facts: MartsFacts) -> bool:
     """Whether the published marts are an earlier state of these (a backfill's are not)."""
     return facts.is_newer and facts.exists(
