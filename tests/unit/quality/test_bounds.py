@@ -6,9 +6,10 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kundenkreis.quality import limits
 from kundenkreis.quality.bounds import (
     CRITICAL,
     Bounds,
@@ -47,13 +48,30 @@ def test_quantiles_are_those_of_scipy(mean: float, chance: float) -> None:
     assert abs(found - exact) <= (0 if mean < 400 else 3)
 
 
-@given(st.lists(st.integers(400, 600), min_size=8, max_size=14), st.integers(0, 100_000))
-def test_one_bad_night_moves_no_bound_far(history: list[int], bad: int) -> None:
+@given(st.lists(st.integers(460, 540), min_size=8, max_size=14), st.integers(0, 100_000))
+def test_one_bad_night_moves_no_bound_of_a_calm_shop_far(history: list[int], bad: int) -> None:
     before = count_bounds([float(value) for value in history], CRITICAL)
     after = count_bounds([float(value) for value in [*history, bad]], CRITICAL)
     assert before.least is not None
     assert after.least is not None
-    assert 0.6 * before.least <= after.least <= 1.6 * before.least
+    assert 0.75 * before.least <= after.least <= 1.3 * before.least
+
+
+# Half of the nights on either side: the median jumps from between them to one of them, the MAD from
+# half their distance to the whole.
+@example([400, 400, 400, 400, 490, 490, 490, 490], 0)
+@given(st.lists(st.integers(400, 600), min_size=8, max_size=14), st.integers(0, 100_000))
+def test_however_bad_a_night_only_the_good_ones_say_how_far(history: list[int], bad: int) -> None:
+    after = count_bounds([float(value) for value in [*history, bad]], CRITICAL)
+    fewest, most = float(min(history)), float(max(history))
+    # No deviation is larger than one of all good nights, and none smaller than is always allowed.
+    widest = max(1.4826 * math.log((most + 1) / (fewest + 1)) / limits.LEAST_DEVIATION, 1)
+    lowest = count_bounds([fewest], Tolerance(CRITICAL.deviations * widest, CRITICAL.chance))
+    highest = count_bounds([most], CRITICAL)
+    assert (lowest.least or 0) <= (after.least or 0) <= (highest.least or 0)
+    assert after.most is not None
+    assert fewest <= after.usual + 0.5
+    assert after.usual - 0.5 <= most
 
 
 @given(
