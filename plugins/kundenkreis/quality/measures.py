@@ -21,6 +21,16 @@ from kundenkreis.settings import Segment
 Measured = dict[tuple[str, str], float]
 """A value by table, as shown to people, and measure."""
 
+# A table or column that is missing or of another type is not measured: its own expectations stop
+# the night. Anything else that fails stops the gate, or a comparison would be left out unseen.
+_NOT_AS_DECLARED = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.DatatypeMismatch,
+)
+
 # Beyond these, a night says nothing of what is usual now.
 _WEEKDAY_HORIZON_DAYS = 200
 _RECENT_HORIZON_DAYS = 60
@@ -65,8 +75,8 @@ def of_day(
     try:
         with connection.transaction():
             row = connection.execute(query, (begin, end)).fetchone()
-    except psycopg.Error:
-        return {}  # a column is missing or of another type: its own expectations say so
+    except _NOT_AS_DECLARED:
+        return {}
     found = dict(zip(figures, row or (), strict=True))
     return {(feed.name, feed.measure(key)): value for key, value in _of_day(found).items()}
 
@@ -130,7 +140,7 @@ def _one_row(
     try:
         with connection.transaction():
             row = connection.execute(query.encode()).fetchone()
-    except psycopg.Error:
+    except _NOT_AS_DECLARED:
         return {}
     return dict(zip(figures, row or (), strict=True))
 
@@ -140,7 +150,7 @@ def _shares(connection: psycopg.Connection, table: str, column: str, schema: str
     try:
         with connection.transaction():
             rows = connection.execute(query.encode()).fetchall()
-    except psycopg.Error:
+    except _NOT_AS_DECLARED:
         return {}
     total = sum(count for _, count in rows)
     if total < limits.MARTS_FEWEST:
