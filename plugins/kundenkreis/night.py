@@ -205,7 +205,7 @@ def publish(run: RunContext, schema: str, gate_results: Summary) -> Summary:
         declared=contract.read_declarations(),
     )
     reach("publish.after_publish")
-    link_data_docs(f"publication_{publication.publication_id}", run.run_id)
+    link_data_docs(f"publication_{publication.publication_id}", run.run_id, run.progress)
     return {"publication_id": publication.publication_id, "schema_name": schema}
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -82,7 +83,7 @@ def run_gate(
     progress(f"gate {gate}: {count} expectations on {len(suites)} tables")
     docs_folder = _docs_folder(run_id, gate)
     result = _checked(gate, suites, dsn, docs_folder)
-    link_data_docs("latest", run_id)
+    link_data_docs("latest", run_id, progress)
     keep_newest(docs_folder.parents[1], limits.DATA_DOCS_RUNS)
     outcomes = _measured(result.outcomes, dsn)
     _record(dsn, gate, run_id, as_of_date, outcomes)
@@ -153,15 +154,24 @@ def data_docs_of(run_id: str, gate: str) -> Path | None:
     return page if page.exists() else None
 
 
-def link_data_docs(name: str, run_id: str) -> None:
-    """Make a run's Data Docs found under another name: ``latest``, ``publication_7``."""
+def link_data_docs(name: str, run_id: str, progress: Callable[[str], None]) -> None:
+    """Make a run's Data Docs found under another name: ``latest``, ``publication_7``.
+
+    Where that cannot be done, `progress` hears why; like the pages, it must not decide about the
+    run.
+    """
     folder = _docs_folder(run_id, "landing").parent
     if not folder.is_dir():
         return  # another machine wrote them
     new = folder.parent / f".{name}.{os.getpid()}"
-    new.unlink(missing_ok=True)
-    new.symlink_to(folder.name)
-    new.replace(folder.parent / name)
+    try:
+        new.unlink(missing_ok=True)
+        new.symlink_to(folder.name)
+        new.replace(folder.parent / name)
+    except OSError as error:
+        progress(f"no link {folder.parent / name} to the Data Docs: {error.strerror}")
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
 def _suites(

@@ -79,20 +79,35 @@ def test_data_docs_are_found_under_other_names(
 ) -> None:
     monkeypatch.setenv("KUNDENKREIS_HOME", str(tmp_path))
     docs = tmp_path / "data_docs"
+    told: list[str] = []
     for number in (1, 2):
         pages = _docs_folder(f"run:{number}", "marts")
         pages.mkdir(parents=True)
         (pages / "index.html").touch()
         os.utime(pages.parent, (number, number))
-        link_data_docs("latest", f"run:{number}")
-        link_data_docs(f"publication_{number}", f"run:{number}")
-    link_data_docs("publication_3", "a run of another machine")
+        link_data_docs("latest", f"run:{number}", told.append)
+        link_data_docs(f"publication_{number}", f"run:{number}", told.append)
+    link_data_docs("publication_3", "a run of another machine", told.append)
+    assert told == []
     assert (docs / "latest").resolve() == docs / "run_2"
     assert data_docs_of("run:1", "marts") == docs / "run_1" / "marts" / "index.html"
     assert data_docs_of("run:1", "landing") is None
     keep_newest(docs, 1)
     names = sorted(path.name for path in docs.iterdir())
     assert names == ["latest", "publication_2", "run_2"]
+
+
+def test_a_link_that_cannot_be_made_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUNDENKREIS_HOME", str(tmp_path))
+    _docs_folder("run", "marts").mkdir(parents=True)
+    (tmp_path / "data_docs" / "latest").mkdir()
+    told: list[str] = []
+    link_data_docs("latest", "run", told.append)
+    assert len(told) == 1
+    assert "data_docs/latest" in told[0]
+    assert sorted(path.name for path in (tmp_path / "data_docs").iterdir()) == ["latest", "run"]
 
 
 def test_great_expectations_is_not_imported_before_a_gate_runs() -> None:
