@@ -11,6 +11,7 @@ from typing import Any
 
 from kundenkreis import night
 from kundenkreis.settings import ModelSettings, Settings, home, load_settings, repository_root
+from kundenkreis.sources.config import FileDataset, FilesSourceSettings
 from kundenkreis.warehouse.dbt import night_vars, run_dbt
 
 GROUPS = {
@@ -118,7 +119,31 @@ class Night:
 def default_settings() -> Settings:
     """The default rules and segments over the generated files."""
     settings = load_settings(repository_root() / "config")
-    return settings.model_copy(update={"model": ModelSettings(), "sources": {"files": None}})
+    files = FilesSourceSettings(datasets=tuple(map(_dataset, _COLUMNS_OF_FILES)))
+    return settings.model_copy(update={"model": ModelSettings(), "sources": {"files": files}})
+
+
+# What a file of each kind would map; the raw tables are generated, so no file is ever read.
+_COLUMNS_OF_FILES: dict[str, tuple[str, ...]] = {
+    "customers": ("customer_key", "email", "created_at"),
+    "orders": (
+        *("order_key", "customer_key", "email"),
+        *("ordered_at", "status", "currency", "total_amount"),
+    ),
+    "consent_events": ("email", "evidence", "occurred_at"),
+}
+
+
+def _dataset(entity: str) -> FileDataset:
+    return FileDataset.model_validate(
+        {
+            "name": entity,
+            "source": "shop",
+            "entity": entity,
+            "path": f"{entity}.csv",
+            "columns": {column: column for column in _COLUMNS_OF_FILES[entity]},
+        }
+    )
 
 
 def run_context(dsn: str, as_of_date: date, settings: Settings) -> night.RunContext:

@@ -21,7 +21,10 @@ def test_floors_give_what_the_models_give(warehouse_dsn: str) -> None:
     as_of_date = shop.add_night(warehouse_dsn, _PERSONS, 1)
     assert as_of_date == shop.LAST_DAY + timedelta(days=1)
 
-    built = nights.build(nights.run_context(warehouse_dsn, as_of_date, nights.default_settings()))
+    run = nights.run_context(warehouse_dsn, as_of_date, nights.default_settings())
+    built = nights.build(run)
+    gates = nights.gates(run, built.schema)
+    assert {name: gate["stopped"] for name, gate in gates.items()} == {"landing": "", "marts": ""}
     floors.run(warehouse_dsn, floors.TABLES, as_of_date, built.schemas)
     compared = floors.compare(warehouse_dsn, floors.TABLES, built.schemas)
 
