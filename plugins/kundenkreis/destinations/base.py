@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
+from kundenkreis.errors import VendorError
 from kundenkreis.http import OutcomeUnknown, RefusedRequest
 from kundenkreis.redaction import redact
 
@@ -48,6 +49,7 @@ class Capabilities:
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
+    async_jobs: `Destination.deliver` may answer with `Submitted`; the tool is an `AsyncDestination`.
     """
 
     batch_size: Mapping[Operation, int]
@@ -56,6 +58,7 @@ class Capabilities:
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1
     reads_members: bool = True
+    async_jobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Submitted:
+    """The vendor took the batch and works on it; `AsyncDestination.poll` asks how it went."""
+
+    job_id: str
+
+
+class JobLost(VendorError):
+    """The vendor no longer knows a job, so what became of its rows is unknown."""
+
+
+@dataclass(frozen=True)
 class Audience:
     """An audience in the tool. ``created``: it was not there before this call."""
 
@@ -149,10 +163,11 @@ class Destination(Protocol):
         """Make sure the tool has a place for every attribute."""
         ...
 
-    def deliver(self, batch: Batch) -> list[Outcome]:
+    def deliver(self, batch: Batch) -> list[Outcome] | Submitted:
         """Carry out a batch; one outcome per row, in any order, duplicates included.
 
-        A failure of the whole batch raises; then nothing is known about its rows.
+        `Submitted` where the vendor works on it later. A failure of the whole batch raises; then
+        nothing is known about its rows.
         """
         ...
 
@@ -166,6 +181,21 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+        ...
+
+
+class AsyncDestination(Destination, Protocol):
+    """A tool whose `Capabilities.async_jobs` is set."""
+
+    def poll(self, job_id: str, batch: Batch) -> list[Outcome] | None:
+        """One outcome per row of the submitted batch; None while the job is still running.
+
+        After a restart the batch is built from the ledger: keys, addresses, attributes, audience
+        and operation are those that were submitted, ids are what the tool said last.
+
+        Raises:
+            JobLost: the vendor no longer knows the job.
+        """
         ...
 
 
