@@ -49,7 +49,7 @@ class Capabilities:
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
-    async_jobs: `Destination.deliver` may answer with `Submitted`; the tool is an `AsyncDestination`.
+    async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
     """
 
     batch_size: Mapping[Operation, int]
