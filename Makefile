@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ADVANCE ?= 0
 CUSTOMERS ?= 5000
 BENCH_CUSTOMERS ?= 1000000
-BENCH_PARTS ?= model predictions
+BENCH_PARTS ?= model predictions delivery
 KEEP ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
