@@ -198,7 +198,9 @@ def deliver(
                 _settle_open_jobs(job)
                 if _has_open_rows(job):
                     suppressions.read()
+                    reach("deliver.after_states")
                     _send_everything(job)
+                reach("deliver.before_end")
             except Exception:
                 with suppress(psycopg.Error):  # where the warehouse is what failed
                     _end(job, sync_run_id, "failed")

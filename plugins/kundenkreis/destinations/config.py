@@ -33,6 +33,13 @@ class DestinationSettings(BaseModel):
         description="After this many refusals of one payload a row is not sent again; new "
         "attributes are a new payload.",
     )
+    max_drift_percent: float = Field(
+        2,
+        ge=0,
+        le=100,
+        description="When more of the members that were delivered to an audience are gone from "
+        "it, the night's report warns.",
+    )
     suppression_minutes: float = Field(
         15,
         gt=0,
