@@ -78,6 +78,7 @@ class Pacer:
         self._given = 0
         self._not_before = 0.0
         self._held_until = 0.0
+        self._refused_after = 0
         # Of the announced window: calls left (None: not known), its end, its size, and the turn
         # that told of it last.
         self._left: int | None = None
@@ -114,6 +115,7 @@ class Pacer:
                 self._allowed = max(1, min(self._allowed, self._under_way + 1) // 2)
                 self._successes = 0
             self._held_until = max(self._held_until, moment + seconds)
+            self._refused_after = self._given
 
     def _take(self, again: bool) -> tuple[int, float]:
         """The number of the turn, and the seconds to wait for it."""
@@ -145,6 +147,8 @@ class Pacer:
             if turn.answered is not None:
                 self._read_window(turn, turn.answered)
                 self._grow(turn.answered)
+                if turn.answered.is_success and turn.number > self._refused_after:
+                    self._held_until = 0.0  # the vendor takes calls again
             self._changed.notify_all()
 
     def _grow(self, answered: httpx.Response) -> None:
