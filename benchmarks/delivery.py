@@ -96,6 +96,7 @@ bench:
   port: {port}
   dbname: {dbname}
   user: {user}
+  password: {password}
 """
 
 
