@@ -398,11 +398,17 @@ def _send_operation(job: _Delivery, operation: Operation) -> bool:
         # A plan that was overtaken while it is sent may hold what should no longer happen.
         return _newest_publication(job.writer) == job.publication_id
 
+    def rejudge(package: Package) -> list[NotSent]:
+        if operation == "remove" or package.judged_by == job.suppressions.readings:
+            return []
+        refusals = (_refusal(row, operation, job.suppressions) for row in package.attempted)
+        return [refusal for refusal in refusals if refusal is not None]
+
     def progress(rows: int) -> None:
         job.progress(f"{job.destination}: {operation} {job.sent + rows:,} rows sent")
 
     sending = Sending(
-        job.tool, job.entries, job.recorder, job.writer, job.patience, may_begin, progress
+        job.tool, job.entries, job.recorder, job.writer, job.patience, may_begin, rejudge, progress
     )
     try:
         sending.send(_packages(job, operation))
@@ -435,6 +441,7 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
 
 
 def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]) -> Package:
+    judged_by = job.suppressions.readings  # before judging: it may be read again meanwhile
     attempted: list[PlannedRow] = []
     rows: list[Row] = []
     done: list[Outcome] = []
@@ -452,7 +459,7 @@ def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]
             rows.append(_row(row))
     audience = planned[0].audience
     batch = Batch(operation, tuple(rows), job.audience_ids.get(audience) if audience else None)
-    return Package(batch, tuple(attempted), tuple(done), tuple(not_sent))
+    return Package(batch, tuple(attempted), tuple(done), tuple(not_sent), judged_by)
 
 
 def _row(planned: PlannedRow) -> Row:

@@ -178,7 +178,7 @@ on conflict (destination, address) do update set
 _GIVE_UP = """
 with given_up as (
     update activation.ledger
-    set state = 'unknown', reason_code = 'not_begun', settled_at = clock_timestamp()
+    set state = %s, reason_code = %s, settled_at = clock_timestamp()
     where attempt_id = any(%s) and state = 'intended'
     returning destination, audience, address
 )
@@ -319,9 +319,14 @@ def mark_unknown(
     )
 
 
-def give_up(connection: psycopg.Connection, attempt_ids: Sequence[int]) -> None:
+def give_up(
+    connection: psycopg.Connection,
+    attempt_ids: Sequence[int],
+    state: Literal["unknown", "suppressed", "skipped"] = "unknown",
+    reason_code: str = "not_begun",
+) -> None:
     """Close open attempts that were not begun. They put nothing in doubt."""
-    connection.execute(_GIVE_UP, (list(attempt_ids),))
+    connection.execute(_GIVE_UP, (state, reason_code, list(attempt_ids)))
 
 
 def record_not_sent(

@@ -38,13 +38,15 @@ _AHEAD = 4
 class Package:
     """Rows that are intended and settled together; some need no call.
 
-    attempted: the planned rows of ``batch`` and of ``done_already``.
+    attempted: the planned rows of ``batch`` and of ``done_already``. judged_by: the reading of the
+    suppressions that they were judged by.
     """
 
     batch: Batch
     attempted: tuple[PlannedRow, ...]
     done_already: tuple[Outcome, ...]
     not_sent: tuple[NotSent, ...]
+    judged_by: int = 0
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Sending:
     recorder: the connection that what is about to be sent is recorded over, in a thread of its own.
     settler: the one that answers are recorded over.
     may_begin: asked before each request; it may commit the settler. False begins no more.
+    rejudge: which rows of a package may not go any more, because of what was read since.
     progress: told the rows sent so far.
     failures: of whole packages, whose rows are recorded as unknown or stay with their job.
     found_to_exist: the tool knew a contact that was taken for new.
@@ -87,6 +90,7 @@ class Sending:
     settler: psycopg.Connection
     patience: Patience
     may_begin: Callable[[], bool]
+    rejudge: Callable[[Package], list[NotSent]]
     progress: Callable[[int], None]
     sent: int = 0
     found_to_exist: bool = False
@@ -136,8 +140,22 @@ class Sending:
                     ledger.give_up(self.settler, given_up.requested)
                 self.settler.commit()
                 return
-            begun = self._ready.popleft()
+            begun = self._without_refused(self._ready.popleft())
             self._under_way[pool.submit(self._call, begun)] = begun
+
+    def _without_refused(self, begun: _UnderWay) -> _UnderWay:
+        """Leave out who withdrew after the package was recorded."""
+        refused = self.rejudge(begun.package)
+        if not refused:
+            return begun
+        for one in refused:
+            attempt_id = begun.attempts[one.planned.plan_row_id]
+            ledger.give_up(self.settler, [attempt_id], one.state, one.reason_code)
+        self.settler.commit()
+        keys = {one.planned.plan_row_id for one in refused}
+        batch = begun.package.batch
+        batch = replace(batch, rows=tuple(row for row in batch.rows if row.key not in keys))
+        return replace(begun, package=replace(begun.package, batch=batch))
 
     def _may_go(self) -> bool:
         try:

@@ -78,7 +78,8 @@ class Suppressions:
     """What stands against writing to an address, as last read.
 
     withdrawn: addresses of people who withdrew. states: contacts of this tool that turned out not
-    to be subscribed any more while the delivery is under way, with their state.
+    to be subscribed any more while the delivery is under way, with their state. readings: how often
+    the two have changed.
     """
 
     entries: Entries
@@ -90,6 +91,7 @@ class Suppressions:
     monotonic: Callable[[], float] = time.monotonic
     withdrawn: frozenset[str] = frozenset()
     states: dict[str, str] = field(default_factory=dict)
+    readings: int = 0
     _read_at: float = 0.0
     _reading: Future[psycopg.Connection] | None = None
     _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -109,6 +111,7 @@ class Suppressions:
             self.progress,
         )
         self.withdrawn = withdrawn_since(self.writer, self.entries.publication_id)
+        self.readings += 1
         self._read_at = self.monotonic()
 
     def __enter__(self) -> Self:
@@ -142,6 +145,7 @@ class Suppressions:
                 self.entries.destination, connection, self.entries.run_id
             )
         self.withdrawn = withdrawn_since(self.writer, self.entries.publication_id)
+        self.readings += 1
         self._read_at = self.monotonic()
 
     def _read_beside(self) -> psycopg.Connection:
