@@ -312,7 +312,7 @@ def observed_text(kind: str, result: Mapping[str, Any]) -> str:
     observed = result.get("observed_value")
     if isinstance(observed, list):
         return f"{len(observed)} columns"
-    if kind == "unexpected_rows_expectation":
+    if kind == "expect_query_to_find_no_rows":
         return f"{observed} row{'' if observed == 1 else 's'}"
     return "" if observed is None else str(observed)[:200]
 
