@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -162,11 +164,12 @@ def run_context(dsn: str, as_of_date: date, settings: Settings) -> night.RunCont
 def build(run: night.RunContext) -> Night:
     """Run `transform`, `predict` and `segment`; nothing is published yet."""
     tasks: dict[str, float] = {}
-    schema = _timed(tasks, "transform", lambda: night.transform(run))["schema_name"]
-    nodes = last_dbt_nodes()
-    _timed(tasks, "predict", lambda: night.predict(run, schema))
-    _timed(tasks, "segment", lambda: night.segment(run, schema))
-    return Night(run.as_of_date, schema, tasks, (*nodes, *last_dbt_nodes()))
+    with _dbt_writes_its_files():
+        schema = _timed(tasks, "transform", lambda: night.transform(run))["schema_name"]
+        nodes = last_dbt_nodes()
+        _timed(tasks, "predict", lambda: night.predict(run, schema))
+        _timed(tasks, "segment", lambda: night.segment(run, schema))
+        return Night(run.as_of_date, schema, tasks, (*nodes, *last_dbt_nodes()))
 
 
 def publish(run: night.RunContext, built: Night) -> Night:
@@ -206,20 +209,34 @@ def gates(run: night.RunContext, schema: str) -> dict[str, dict[str, Any]]:
 def build_alone(run: night.RunContext, schema: str, models: Iterable[str]) -> tuple[Node, ...]:
     """Build some models in full into a colour that is not published, with nothing beside them."""
     variables = night_vars(run.settings, run.as_of_date, schema, publication_id=0, run_id="")
-    run_dbt(
-        "run",
-        ["--full-refresh", "--select", *models],
-        dsn=run.dsn,
-        variables=variables,
-        progress=run.progress,
-    )
-    return last_dbt_nodes()
+    with _dbt_writes_its_files():
+        run_dbt(
+            "run",
+            ["--full-refresh", "--select", *models],
+            dsn=run.dsn,
+            variables=variables,
+            progress=run.progress,
+        )
+        return last_dbt_nodes()
 
 
 def span_seconds(nodes: Iterable[Node]) -> float:
     """From the beginning of the first model to the end of the last."""
     moments = [(node.began, node.ended) for node in nodes if node.began and node.ended]
     return (max(end for _, end in moments) - min(begin for begin, _ in moments)).total_seconds()
+
+
+@contextmanager
+def _dbt_writes_its_files() -> Iterator[None]:
+    """A night goes without them."""
+    before = os.environ.get("DBT_WRITE_JSON")
+    os.environ["DBT_WRITE_JSON"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["DBT_WRITE_JSON"]
+        if before is not None:
+            os.environ["DBT_WRITE_JSON"] = before
 
 
 def last_dbt_nodes() -> tuple[Node, ...]:
