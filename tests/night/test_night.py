@@ -26,7 +26,7 @@ def shop(household: Callable[..., Household]) -> Household:
     """A shop whose first night has run, each task under its role."""
     made = household()
     roles.create(made.dsn)
-    made.run(FIRST_NIGHT, check=True)
+    made.run_as_users_do(FIRST_NIGHT)
     return made
 
 
