@@ -18,9 +18,12 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from kundenkreis.predictions import predict
-from kundenkreis.settings import load_settings, repository_root
+from kundenkreis.settings import home, load_settings, repository_root
+from tests.integration.compiled_project import compile_project
+from tests.integration.conftest import ShopTemplate
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 from tests.integration.kpi_reference import assert_kpis_match
 from tests.reference.real_shops import FileOrder, cdnow_orders
@@ -49,6 +52,13 @@ SEGMENTS = [
     {"key": "lapsing", "where": "stage in ('at_risk', 'churned')", "holdout_percent": 0},
     {"key": "returns", "where": "return_rate > 0 or spend_trend < 0", "requires": ["birthday"]},
 ]
+
+SOURCES = ["files", "hubspot", "woocommerce"]
+VARIABLES: dict[str, Any] = {
+    "enabled_sources": SOURCES,
+    "exchange_rates": {"USD": 0.9},
+    "segments": SEGMENTS,
+}
 
 
 class _Shop:
@@ -94,7 +104,6 @@ class _Shop:
 
 
 def _land(dsn: str, shop: _Shop) -> None:
-    create_raw_tables(dsn, "files", "hubspot", "woocommerce")
     rows: dict[str, list[dict[str, Any]]] = {}
 
     def add(table: str, **row: Any) -> None:
@@ -426,37 +435,69 @@ def _everything_held_something(dsn: str) -> None:
     assert query(dsn, credited)[0][0] > 0
 
 
-@pytest.mark.parametrize(
-    "as_of",
-    [
-        pytest.param(date(2026, 3, 29), id="a day of 23 hours"),
-        pytest.param(date(2025, 10, 26), id="a day of 25 hours"),
-        *_drawn_days(date(2025, 1, 1), date(2026, 12, 31), 1),
-    ],
-    ids=str,
-)
-def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
-    _land(warehouse_dsn, _Shop(as_of))
-    _remember_value_parameters(warehouse_dsn)
-    variables: dict[str, Any] = {
-        "enabled_sources": ["files", "hubspot", "woocommerce"],
-        "exchange_rates": {"USD": 0.9},
-        "segments": SEGMENTS,
-    }
-    _night(warehouse_dsn, as_of, variables, is_tested=True)
-    late = _marts(warehouse_dsn)
+def _assert_late_equals_then(dsn: str, as_of: date, build_night: Callable[[bool], None]) -> None:
+    """Build a night with everything and with what was known by then, and compare the marts.
 
-    _forget_what_came_later(warehouse_dsn, as_of)
-    _night(warehouse_dsn, as_of, variables, is_tested=False)  # the same marts, or it fails below
-    then = _marts(warehouse_dsn)
+    Args:
+        build_night: builds the night; told whether dbt's tests are to run, which they need once.
+    """
+    _remember_value_parameters(dsn)
+    build_night(True)
+    late = _marts(dsn)
+
+    _forget_what_came_later(dsn, as_of)
+    build_night(False)
+    then = _marts(dsn)
 
     assert len(then) >= 15
     # Nobody is merged on the first night of all.
     empty = [table for table in then.keys() - {"history_identity_changes"} if not then[table]]
     assert empty == [], "every mart must hold something to compare"
     _assert_same_marts(late, then)
-    _everything_held_something(warehouse_dsn)
-    assert_kpis_match(warehouse_dsn, as_of, variables["exchange_rates"])
+    _everything_held_something(dsn)
+    assert_kpis_match(dsn, as_of, VARIABLES["exchange_rates"])
+
+
+@pytest.mark.parametrize("as_of", _drawn_days(date(2025, 1, 1), date(2026, 12, 31), 1), ids=str)
+def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
+    create_raw_tables(warehouse_dsn, *SOURCES)
+    _land(warehouse_dsn, _Shop(as_of))
+    _assert_late_equals_then(
+        warehouse_dsn,
+        as_of,
+        lambda is_tested: _night(warehouse_dsn, as_of, VARIABLES, is_tested=is_tested),
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(postgres: Any, module_warehouse_dsn: str) -> ShopTemplate:
+    """The same models as dbt compiled them once, over empty raw tables."""
+    create_raw_tables(module_warehouse_dsn, *SOURCES)
+    marts = [path.stem for path in (repository_root() / "dbt_project/models/marts").rglob("*.sql")]
+    target = home() / "dbt" / f"target_{MARTS}"
+    project = compile_project(module_warehouse_dsn, VARIABLES, target, marts)
+    with psycopg.connect(module_warehouse_dsn) as connection:
+        connection.execute(f"drop schema {MARTS}, intermediate_blue cascade")
+    return ShopTemplate(postgres, project, str(conninfo_to_dict(module_warehouse_dsn)["dbname"]))
+
+
+@pytest.mark.parametrize(
+    "as_of",
+    [
+        pytest.param(date(2026, 3, 29), id="a day of 23 hours"),
+        pytest.param(date(2025, 10, 26), id="a day of 25 hours"),
+    ],
+)
+def test_so_does_a_night_at_a_change_of_clocks(compiled: ShopTemplate, as_of: date) -> None:
+    dsn = compiled.clone("change_of_clocks")
+    _land(dsn, _Shop(as_of))
+
+    def build_night(_: bool) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            compiled.project.build(connection, as_of, MARTS)
+
+    _assert_late_equals_then(dsn, as_of, build_night)
+    compiled.drop("change_of_clocks")
 
 
 # Every tenth customer of CDNOW, under the rules of examples/cdnow.
