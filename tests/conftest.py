@@ -142,11 +142,13 @@ _LONGEST_FIRST = ("night", "reference", "integration")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is busy for minutes after the others."""
-    items.sort(
-        key=lambda item: next(
-            (n for n, folder in enumerate(_LONGEST_FIRST) if folder in item.path.parts), len(items)
-        )
-    )
+
+    def place(item: pytest.Item) -> int:
+        (folder, *_) = item.path.relative_to(Path(__file__).parent).parts
+        known = _LONGEST_FIRST
+        return known.index(folder) if folder in known else len(known)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(hookwrapper=True)
