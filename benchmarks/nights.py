@@ -168,7 +168,7 @@ def build(run: night.RunContext) -> Night:
     they would take the cores of those that are measured.
     """
     tasks: dict[str, float] = {}
-    with _without_data_tests():
+    with _dbt_writes_its_files(), _without_data_tests():
         schema = _timed(tasks, "transform", lambda: night.transform(run))["schema_name"]
         nodes = last_dbt_nodes()
         _timed(tasks, "predict", lambda: night.predict(run, schema))
@@ -215,14 +215,15 @@ def gates(run: night.RunContext, schema: str) -> dict[str, dict[str, Any]]:
 def build_alone(run: night.RunContext, schema: str, models: Iterable[str]) -> tuple[Node, ...]:
     """Build some models in full into a colour that is not published, with nothing beside them."""
     variables = night_vars(run.settings, run.as_of_date, schema, publication_id=0, run_id="")
-    run_dbt(
-        "run",
-        ["--full-refresh", "--select", *models],
-        dsn=run.dsn,
-        variables=variables,
-        progress=run.progress,
-    )
-    return last_dbt_nodes()
+    with _dbt_writes_its_files():
+        run_dbt(
+            "run",
+            ["--full-refresh", "--select", *models],
+            dsn=run.dsn,
+            variables=variables,
+            progress=run.progress,
+        )
+        return last_dbt_nodes()
 
 
 @contextmanager
@@ -261,6 +262,19 @@ def span_seconds(nodes: Iterable[Node]) -> float:
     """From the beginning of the first model to the end of the last."""
     moments = [(node.began, node.ended) for node in nodes if node.began and node.ended]
     return (max(end for _, end in moments) - min(begin for begin, _ in moments)).total_seconds()
+
+
+@contextmanager
+def _dbt_writes_its_files() -> Iterator[None]:
+    """A night goes without them."""
+    before = os.environ.get("DBT_WRITE_JSON")
+    os.environ["DBT_WRITE_JSON"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["DBT_WRITE_JSON"]
+        if before is not None:
+            os.environ["DBT_WRITE_JSON"] = before
 
 
 def last_dbt_nodes() -> tuple[Node, ...]:
