@@ -213,6 +213,24 @@ def normalise_address(address: str) -> str:
     return f"{local}{at}{domain}"
 
 
+def spellings(address: str) -> tuple[str, ...]:
+    """The forms a tool may know an address by: normalised, and with its domain in Unicode."""
+    normalised = normalise_address(address)
+    local, at, domain = normalised.rpartition("@")
+    readable = ".".join(_readable_label(label) for label in domain.split("."))
+    return (normalised,) if readable == domain else (normalised, f"{local}{at}{readable}")
+
+
+def _readable_label(label: str) -> str:
+    """A label of a domain in Unicode; one that is no valid punycode stays as it is."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label.removeprefix("xn--").encode("ascii").decode("punycode")
+    except UnicodeError:
+        return label
+
+
 def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """Fold duplicates in a batch: the last row of an address is the one to send.
 
