@@ -343,15 +343,15 @@ class Klaviyo:
         envelope = _size(_resource("profile-bulk-import-job", {"profiles": {"data": []}}))
         filled = envelope
         for row in rows:
-            size = _size(self._profile(row)) + 1  # a comma
+            size = _size(self._profile(row))
             if size > LARGEST_PROFILE_BYTES:
                 refused.append(rejected(row.key, "payload_too_large", "A profile takes 100 kB."))
                 continue
-            if part and filled + size > LARGEST_IMPORT_BYTES:
+            if part and filled + 1 + size > LARGEST_IMPORT_BYTES:  # with a comma
                 yield part
                 part, filled = [], envelope
+            filled += size + (1 if part else 0)
             part.append(row)
-            filled += size
         if part:
             yield part
 
