@@ -430,8 +430,14 @@ class Klaviyo:
         return self.lists[identity]
 
     def _get_list_profiles(self, request: Request, identity: str) -> Reply:
-        rows = [self.profiles[key] for key in sorted(self._list(identity)["members"])]
-        return self._page(request, rows, 100, _profile_document)
+        joined = self._list(identity)["members"]
+
+        def document(request: Request, key: str) -> Document:
+            shown = _profile_document(request, self.profiles[key])
+            shown["attributes"]["joined_group_at"] = _moment(joined[key])
+            return shown
+
+        return self._page(request, sorted(joined), 100, document)
 
     def _add_members(self, request: Request, identity: str) -> Reply:
         entry, ids = self._list(identity), _identifiers(_body(request))
