@@ -35,6 +35,8 @@ SUPPRESSING_STATES: frozenset[str] = frozenset(
 """States in which a contact is never written to. Leaving an audience stays allowed."""
 
 
+_TOO_LARGE = 413
+
 CONTACT_EXISTS = "contact_exists"
 """Reason code of a refused creation: the tool got to know the contact in the meantime."""
 
@@ -49,7 +51,7 @@ class Capabilities:
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
-    async_jobs: `Destination.deliver` may answer with `Submitted`; the tool is an `AsyncDestination`.
+    async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
     """
 
     batch_size: Mapping[Operation, int]
@@ -245,23 +247,56 @@ def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, 
     return by_address, keys
 
 
+@dataclass
+class RowLimit:
+    """How many rows a tool takes in one call: what it documents, less where it proved too many."""
+
+    rows: int
+
+
 def deliver_isolating(
-    rows: Sequence[Row], send: Callable[[Sequence[Row]], list[Outcome]]
+    rows: Sequence[Row],
+    send: Callable[[Sequence[Row]], list[Outcome]],
+    limit: RowLimit | None = None,
 ) -> list[Outcome]:
     """Send rows together; where the tool refuses the request, halve it until the bad rows stand
     alone. One unusable row never costs the others their delivery.
 
     ``send`` returns an outcome per row or raises `RefusedRequest` for all of them.
+
+    Args:
+        limit: kept by the connector from call to call. A request that was too large (413) lowers
+            it to the most that went through instead, so that no later one is refused for that.
     """
-    if not rows:
-        return []
+    size = min(limit.rows, len(rows)) if limit else len(rows)
+    outcomes: list[Outcome] = []
+    for start in range(0, len(rows), max(size, 1)):
+        part = rows[start : start + size]
+        found, largest, was_too_large = _isolate(part, send)
+        outcomes += found
+        if limit and was_too_large and largest:
+            limit.rows = min(limit.rows, largest)
+    return outcomes
+
+
+def _isolate(
+    rows: Sequence[Row], send: Callable[[Sequence[Row]], list[Outcome]]
+) -> tuple[list[Outcome], int, bool]:
+    """Outcomes, the most rows that went through in one call, and whether any call was too large."""
     try:
-        return send(rows)
+        return send(rows), len(rows), False
     except RefusedRequest as refused:
+        was_too_large = refused.status == _TOO_LARGE
         if len(rows) == 1:
-            return [rejected(rows[0].key, refused.code or f"http_{refused.status}")]
+            code = refused.code or f"http_{refused.status}"
+            return [rejected(rows[0].key, code)], 0, was_too_large
     middle = len(rows) // 2
-    return [*deliver_isolating(rows[:middle], send), *deliver_isolating(rows[middle:], send)]
+    first, second = _isolate(rows[:middle], send), _isolate(rows[middle:], send)
+    return (
+        [*first[0], *second[0]],
+        max(first[1], second[1]),
+        was_too_large or first[2] or second[2],
+    )
 
 
 def create_once(create: Callable[[], Created], find: Callable[[], Created | None]) -> Created:

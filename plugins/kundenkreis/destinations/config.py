@@ -33,6 +33,25 @@ class DestinationSettings(BaseModel):
         description="After this many refusals of one payload a row is not sent again; new "
         "attributes are a new payload.",
     )
+    max_drift_percent: float = Field(
+        2,
+        ge=0,
+        le=100,
+        description="When more of the members that were delivered to an audience are gone from "
+        "it, the night's report warns.",
+    )
+    suppression_minutes: float = Field(
+        15,
+        gt=0,
+        description="A delivery that takes longer reads the tool's contacts again every so many "
+        "minutes, so that nobody who has left meanwhile is written to.",
+    )
+    max_job_minutes: float = Field(
+        60,
+        gt=0,
+        description="How long a delivery waits for a job that the tool works on by itself. The "
+        "next delivery asks on.",
+    )
 
 
 class ListmonkSettings(DestinationSettings):

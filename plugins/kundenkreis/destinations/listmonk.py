@@ -56,6 +56,7 @@ from kundenkreis.destinations.base import (
     Evidence,
     Outcome,
     Row,
+    RowLimit,
     State,
     SubscriberState,
     create_once,
@@ -104,6 +105,7 @@ class Listmonk:
             transport=transport,
             **client_options,
         )
+        self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
         self._new_contact_list_id: str | None = None
         self._known_lists: list[dict[str, Any]] | None = None
 
@@ -157,7 +159,8 @@ class Listmonk:
                     if row.vendor_id in left
                 ]
                 known = [row for row in known if row.vendor_id not in left]
-            outcomes += deliver_isolating(known, lambda part: self._membership(batch, part))
+            limit = self._limits[batch.operation]
+            outcomes += deliver_isolating(known, lambda part: self._membership(batch, part), limit)
         return share_outcomes(outcomes, keys, by_address)
 
     def read_members(self, audience_id: str) -> Iterator[list[str]]:

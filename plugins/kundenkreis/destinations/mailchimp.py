@@ -56,6 +56,7 @@ from kundenkreis.destinations.base import (
     Evidence,
     Outcome,
     Row,
+    RowLimit,
     State,
     SubscriberState,
     create_once,
@@ -76,7 +77,7 @@ CAPABILITIES = Capabilities(
     rows_per_call={"upsert": 500, "add": 500, "remove": 500},
     membership="segment",
     rate_limit="concurrency",
-    parallel_batches=4,
+    parallel_batches=10,
 )
 _PAGE = 1000
 _KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
@@ -116,6 +117,7 @@ class Mailchimp:
             transport=transport,
             **client_options,
         )
+        self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
         self._segments: list[dict[str, Any]] | None = None
@@ -189,7 +191,8 @@ class Mailchimp:
         if batch.operation == "upsert":
             outcomes = self._upsert(rows)
         else:
-            outcomes = deliver_isolating(rows, lambda part: self._membership(batch, part))
+            limit = self._limits[batch.operation]
+            outcomes = deliver_isolating(rows, lambda part: self._membership(batch, part), limit)
         return share_outcomes(outcomes, keys, by_address)
 
     def read_members(self, audience_id: str) -> Iterator[list[str]]:
@@ -226,8 +229,8 @@ class Mailchimp:
         unknown = [row for row in rows if row.vendor_id is None]
         new = [row for row in unknown if row.may_create]
         outcomes = [rejected(row.key, "not_in_tool") for row in unknown if not row.may_create]
-        outcomes += deliver_isolating(known, self._update)
-        outcomes += deliver_isolating(new, self._create)
+        outcomes += deliver_isolating(known, self._update, self._limits["upsert"])
+        outcomes += deliver_isolating(new, self._create, self._limits["upsert"])
         return outcomes
 
     def _update(self, rows: Sequence[Row]) -> list[Outcome]:

@@ -1,0 +1,186 @@
+"""Sends packages of rows, several at a time, each recorded before its request and after it.
+
+The ledger is written here, in one thread, while others wait for the tool. A few packages more than
+the tool takes at once are recorded ahead, so that no connection waits for the ledger, and what was
+settled is committed together with what is begun next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import psycopg
+
+from kundenkreis.activation import ledger
+from kundenkreis.activation.jobs import Patience, outcomes_of
+from kundenkreis.activation.ledger import Entries, NotSent, PlannedRow
+from kundenkreis.destinations.base import (
+    CONTACT_EXISTS,
+    Batch,
+    Destination,
+    JobLost,
+    Outcome,
+    Submitted,
+)
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.failpoints import reach
+from kundenkreis.http import understood
+
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Package:
+    """Rows that are intended and settled together; some need no call.
+
+    attempted: the planned rows of ``batch`` and of ``done_already``.
+    """
+
+    batch: Batch
+    attempted: tuple[PlannedRow, ...]
+    done_already: tuple[Outcome, ...]
+    not_sent: tuple[NotSent, ...]
+
+
+@dataclass
+class _UnderWay:
+    """A package whose rows are intended.
+
+    attempts: the attempt of each plan row. sent_at: when its request was made; None before it.
+    job_id: the job that works on it, once the tool took it as one; '' before.
+    """
+
+    package: Package
+    attempts: dict[str, int]
+    sent_at: datetime | None = None
+    job_id: str = ""
+
+    @property
+    def requested(self) -> list[int]:
+        """The attempts that need a call."""
+        return [self.attempts[row.key] for row in self.package.batch.rows]
+
+
+_Answer = Future[list[Outcome] | Submitted]
+
+
+@dataclass
+class Sending:
+    """The packages of one operation on their way to a tool.
+
+    may_begin: asked before each package; it may commit. False begins no more.
+    progress: told the rows sent so far.
+    failures: of whole packages, whose rows are recorded as unknown or stay with their job.
+    found_to_exist: the tool knew a contact that was taken for new.
+    """
+
+    tool: Destination
+    entries: Entries
+    writer: psycopg.Connection
+    patience: Patience
+    may_begin: Callable[[], bool]
+    progress: Callable[[int], None]
+    sent: int = 0
+    found_to_exist: bool = False
+    failures: list[KundenkreisError] = field(default_factory=list)
+    _under_way: dict[_Answer, _UnderWay] = field(default_factory=dict)
+
+    def send(self, packages: Iterator[Package]) -> None:
+        """Send until there are no more packages or one fails; settle all that was begun."""
+        limit = self.tool.capabilities.parallel_batches
+        exhausted = False
+        with ThreadPoolExecutor(max_workers=limit) as pool:
+            while self._under_way or not exhausted:
+                has_room = not exhausted and len(self._under_way) < limit + _AHEAD
+                answered = self._answered(at_once=has_room)
+                jobs = [job for one in answered if (job := self._settle(*one)) is not None]
+                begun = self._begin(packages) if has_room else None
+                exhausted = exhausted or (has_room and begun is None)
+                self.writer.commit()
+                if answered:
+                    reach("deliver.after_settle")
+                    self.progress(self.sent)
+                for job in jobs:
+                    reach("deliver.after_job_stored")
+                    self._under_way[pool.submit(self._poll, job, job.job_id)] = job
+                if begun is not None:
+                    self._under_way[pool.submit(self._call, begun)] = begun
+
+    def _answered(self, at_once: bool) -> list[tuple[_Answer, _UnderWay]]:
+        """Take out what has an answer; without ``at_once`` wait until something has."""
+        if not self._under_way:
+            return []
+        timeout = 0 if at_once else None
+        done, _ = wait(self._under_way, timeout=timeout, return_when=FIRST_COMPLETED)
+        return [(future, self._under_way.pop(future)) for future in done]
+
+    def _begin(self, packages: Iterator[Package]) -> _UnderWay | None:
+        """Record the next package as intended; None where there is none or it may not go."""
+        try:
+            if self.failures or not self.may_begin():
+                return None
+        except KundenkreisError as error:
+            self.failures.append(error)
+            return None
+        package = next(packages, None)
+        if package is None:
+            return None
+        operation = package.batch.operation
+        reach("deliver.before_intended")
+        ledger.record_not_sent(self.writer, self.entries, operation, package.not_sent)
+        attempts = ledger.intend(self.writer, self.entries, operation, package.attempted)
+        return _UnderWay(package, attempts)
+
+    def _call(self, begun: _UnderWay) -> list[Outcome] | Submitted:
+        """In a thread of the pool: the request."""
+        batch = begun.package.batch
+        if not batch.rows:
+            return []
+        begun.sent_at = datetime.now(UTC)
+        reach("deliver.before_request")
+        with understood(self.tool.name, batch.operation):
+            answer = self.tool.deliver(batch)
+        reach("deliver.after_request")
+        return answer
+
+    def _poll(self, job: _UnderWay, job_id: str) -> list[Outcome]:
+        """In a thread of the pool: the questions for a job."""
+        return outcomes_of(self.tool, job_id, job.package.batch, self.patience)
+
+    def _settle(self, answer: _Answer, answered: _UnderWay) -> _UnderWay | None:
+        """Record what an answer says; returns the job that has to be asked for."""
+        try:
+            outcomes = answer.result()
+        except KundenkreisError as error:
+            self._settle_failure(answered, error)
+            return None
+        rows = len(answered.package.batch.rows)
+        if isinstance(outcomes, Submitted):
+            reach("deliver.before_job_stored")
+            ledger.mark_sent(self.writer, answered.requested, outcomes.job_id)
+            self.sent += rows
+            return replace(answered, job_id=outcomes.job_id)
+        self.sent += rows if not answered.job_id else 0
+        self.found_to_exist |= any(one.reason_code == CONTACT_EXISTS for one in outcomes)
+        reach("deliver.before_settle")
+        self._record(answered, [*outcomes, *answered.package.done_already])
+        return None
+
+    def _settle_failure(self, answered: _UnderWay, error: KundenkreisError) -> None:
+        """Rows whose request has no usable answer are unknown. Those of a job stay with it."""
+        self._record(answered, answered.package.done_already)
+        if answered.job_id and not isinstance(error, JobLost):
+            self.failures.append(error)
+            return
+        code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
+        ledger.mark_unknown(self.writer, answered.requested, code, answered.sent_at)
+        if not isinstance(error, JobLost):
+            self.failures.append(error)
+
+    def _record(self, answered: _UnderWay, outcomes: list[Outcome] | tuple[Outcome, ...]) -> None:
+        ledger.settle(
+            self.writer, self.entries.run_id, answered.attempts, outcomes, answered.sent_at
+        )
