@@ -186,7 +186,7 @@ class Klaviyo:
         return self.counters[kind]
 
     def _new_profile(self, address: str, fields: Document, at: int) -> Document:
-        profile = {
+        profile: Document = {
             "id": f"01JSBX{self._next('profiles'):020d}",
             "email": address.strip().lower(),
             **dict.fromkeys(_FIELDS),
@@ -230,7 +230,7 @@ class Klaviyo:
                 self._keep("lists", entry)
 
     def _new_list(self, name: str, opt_in_process: str, at: int) -> Document:
-        entry = {
+        entry: Document = {
             "id": f"L{self._next('lists'):05d}",
             "name": name,
             "opt_in_process": opt_in_process,

@@ -43,5 +43,8 @@ def capabilities_of(name: str) -> Capabilities:
     """What a tool can do, without connecting to it."""
     from kundenkreis.destinations import klaviyo, listmonk, mailchimp
 
-    tools = {"listmonk": listmonk, "mailchimp": mailchimp, "klaviyo": klaviyo}
-    return tools[name].CAPABILITIES
+    return {
+        "listmonk": listmonk.CAPABILITIES,
+        "mailchimp": mailchimp.CAPABILITIES,
+        "klaviyo": klaviyo.CAPABILITIES,
+    }[name]

@@ -72,6 +72,7 @@ from kundenkreis.destinations.base import (
     JobLost,
     Outcome,
     Row,
+    RowLimit,
     State,
     Submitted,
     SubscriberState,
@@ -173,6 +174,7 @@ class Klaviyo:
             transport=transport,
             **client_options,
         )
+        self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
         self._lists: list[dict[str, Any]] | None = None
         self._submissions: dict[str, _Submission] = {}
 
@@ -229,7 +231,8 @@ class Klaviyo:
         else:
             settled = [rejected(row.key, "not_in_tool") for row in rows if row.vendor_id is None]
             known = [row for row in rows if row.vendor_id is not None]
-            settled += deliver_isolating(known, lambda part: self._membership(batch, part))
+            limit = self._limits[batch.operation]
+            settled += deliver_isolating(known, lambda part: self._membership(batch, part), limit)
         return share_outcomes(settled, keys, by_address)
 
     def poll(self, job_id: str, batch: Batch) -> list[Outcome] | None:
@@ -243,12 +246,12 @@ class Klaviyo:
         settled = list(submission.settled) if submission else []
         done = {outcome.key for outcome in settled}
         imported = [row for row in by_address.values() if row.key not in done]
-        settled += [
-            rejected(row.key, *report.refused[row.vendor_id])
-            for row in imported
-            if row.vendor_id in report.refused
-        ]
-        rest = [row for row in imported if row.vendor_id not in report.refused]
+        rest: list[Row] = []
+        for row in imported:
+            if refusal := report.refused.get(row.vendor_id or ""):
+                settled.append(rejected(row.key, *refusal))
+            else:
+                rest.append(row)
         if submission and _adds_up(report, submission):
             settled += [Outcome(row.key, "confirmed", vendor_id=row.vendor_id) for row in rest]
         else:
@@ -334,7 +337,7 @@ class Klaviyo:
 
         refused: list[Outcome] = []
         for part in self._requests(rows, refused):
-            refused += deliver_isolating(part, submit)
+            refused += deliver_isolating(part, submit, self._limits["upsert"])
         return jobs, refused
 
     def _requests(self, rows: Sequence[Row], refused: list[Outcome]) -> Iterator[list[Row]]:
