@@ -125,7 +125,7 @@ async def _drop(http: HttpRequest) -> Response:
 
 def _response(answer: Reply) -> Response:
     if answer.status == 204:
-        return Response(status_code=204)
+        return Response(status_code=204, headers=answer.headers)
     return Response(answer.content, answer.status, answer.headers, answer.media_type)
 
 

@@ -22,6 +22,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 from urllib.parse import quote
 
@@ -325,7 +326,7 @@ class Klaviyo:
             headers = {
                 "RateLimit-Limit": str(most),
                 "RateLimit-Remaining": str(most - used - 1),
-                "RateLimit-Reset": str(max(1, round(left))),
+                "RateLimit-Reset": str(max(1, ceil(left))),
             }
         return headers
 
@@ -617,7 +618,7 @@ def problem(refused: _Refused) -> Reply:
     }
     answer = _answer(refused.status, {"errors": [error]})
     if refused.retry_after is not None:
-        answer.headers["Retry-After"] = str(max(1, round(refused.retry_after)))
+        answer.headers["Retry-After"] = str(max(1, ceil(refused.retry_after)))
     return answer
 
 

@@ -167,7 +167,7 @@ class Klaviyo:
             },
             max_connections=_CONNECTIONS,
             rate_limit=RateLimit(
-                per_second=10.0,
+                per_second=9.0,
                 remaining_header="RateLimit-Remaining",
                 reset_header="RateLimit-Reset",
             ),
