@@ -111,10 +111,9 @@ def measure(dsn: str, folder: Path, members: int, progress: Progress) -> dict[st
         ``members``, ``rows_per_call``; ``first`` by latency and program; ``memory`` by members;
         ``nights``, ``limits``: see the functions.
     """
-    with psycopg.connect(dsn) as connection:
-        connection.execute(_TABLES)
     python = predictions.environment(folder / "peers" / "drt-core", DRT)
-    bench = _Bench(dsn, folder, python, progress)
+    bench = Bench(dsn, folder, python, progress)
+    bench.prepare()
     return {
         "members": members,
         "rows_per_call": ROWS_PER_CALL,
@@ -126,47 +125,54 @@ def measure(dsn: str, folder: Path, members: int, progress: Progress) -> dict[st
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
+    """A warehouse, and what delivers from it."""
+
     dsn: str
     folder: Path
     drt_python: Path
     progress: Progress
 
+    def prepare(self) -> None:
+        """Create the tables that dbt would have made."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(_TABLES)
+
     def first_delivery(self, members: int, latency_ms: int) -> dict[str, Any]:
         """The same rows by each program; the floor and the engine twice, by turns."""
         runs: dict[str, Any] = {}
-        with _tool(latency_ms) as port:
+        with tool(latency_ms) as port:
             for _ in range(2):
-                self._keep_faster(runs, "floor", members, port, self._floor)
-                self._keep_faster(runs, "kundenkreis", members, port, self._deliver)
-            self._keep_faster(
-                runs, "kundenkreis_members", members, port, self._deliver, ("upsert", "add")
+                self.keep_faster(runs, "floor", members, port, self.floor)
+                self.keep_faster(runs, "kundenkreis", members, port, self.deliver)
+            self.keep_faster(
+                runs, "kundenkreis_members", members, port, self.deliver, ("upsert", "add")
             )
             for name, size in (("drt", ROWS_PER_CALL), ("drt_tuned", members)):
-                self._keep_faster(runs, name, members, port, lambda p, s=size: self._drt(p, s))
+                self.keep_faster(runs, name, members, port, lambda p, s=size: self._drt(p, s))
         return runs
 
     def memory(self, members: int) -> dict[str, Any]:
         """The peak of the delivering process, members joining an audience included."""
-        with _tool(0) as port:
+        with tool(0) as port:
             self.progress(f"memory of {members:,} members")
             self._plan(1, members, ("upsert", "add"))
-            return self._deliver(port)
+            return self.deliver(port)
 
     def later_nights(self, members: int) -> dict[str, Any]:
         """Writing calls of a night without changes, and of one that changes 1 % of the members."""
         self.progress("later nights")
-        with _tool(0) as port:
+        with tool(0) as port:
             self._plan(1, members, ("upsert", "add"))
-            self._deliver(port)
+            self.deliver(port)
             first = _counts(port)
             self._next_publication()
-            self._deliver(port, 2)
+            self.deliver(port, 2)
             unchanged = _counts(port)
             changed = members // 100
             self._next_publication()
             self._plan(3, changed, ("upsert",), keep=True)
-            run = self._deliver(port, 3)
+            run = self.deliver(port, 3)
             after = _counts(port)
         return {
             "unchanged_writes": unchanged["writes"] - first["writes"],
@@ -182,20 +188,20 @@ class _Bench:
         calls = ceil(members / ROWS_PER_CALL)
         found: dict[str, Any] = {}
         connections = ("--connections", str(CONNECTION_LIMIT))
-        with _tool(LIMITED_LATENCY_MS, *connections) as port:
+        with tool(LIMITED_LATENCY_MS, *connections) as port:
             self.progress(f"at most {CONNECTION_LIMIT} connections")
             self._plan(1, members, ("upsert",))
-            run = self._deliver(port)
+            run = self.deliver(port)
             found["connections"] = {
                 **run,
                 "refused": _counts(port)["refused"],
                 "allowed_seconds": ceil(calls / CONNECTION_LIMIT) * LIMITED_LATENCY_MS / 1000,
             }
         window = ("--per-window", str(WINDOW_CALLS), "--window-seconds", str(WINDOW_SECONDS))
-        with _tool(100, *window) as port:
+        with tool(100, *window) as port:
             self.progress(f"at most {WINDOW_CALLS} calls in {WINDOW_SECONDS:g} s")
             self._plan(1, members, ("upsert",))
-            run = self._deliver(port, 1, "window")
+            run = self.deliver(port, 1, "window")
             found["window"] = {
                 **run,
                 "refused": _counts(port)["refused"],
@@ -203,7 +209,7 @@ class _Bench:
             }
         return found
 
-    def _keep_faster(
+    def keep_faster(
         self,
         runs: dict[str, Any],
         name: str,
@@ -212,6 +218,11 @@ class _Bench:
         run: Callable[[int], dict[str, Any]],
         operations: tuple[str, ...] = ("upsert",),
     ) -> None:
+        """Run one program on a fresh plan and an empty tool; keep the faster of its runs.
+
+        Raises:
+            RuntimeError: it did not bring every contact.
+        """
         self._plan(1, members, operations)
         httpx.post(f"http://127.0.0.1:{port}/_bench/reset", trust_env=False)
         result = run(port)
@@ -222,12 +233,14 @@ class _Bench:
         if name not in runs or result["seconds"] < runs[name]["seconds"]:
             runs[name] = {**result, "writes": counts["writes"], "rows": counts["rows"]}
 
-    def _deliver(self, port: int, publication: int = 1, *shape: str) -> dict[str, Any]:
+    def deliver(self, port: int, publication: int = 1, *shape: str) -> dict[str, Any]:
+        """The engine."""
         return predictions.run_peer(
             Path(sys.executable), "delivery_peer.py", self.dsn, port, publication, *shape
         )
 
-    def _floor(self, port: int) -> dict[str, Any]:
+    def floor(self, port: int) -> dict[str, Any]:
+        """The floor."""
         return predictions.run_peer(Path(sys.executable), "delivery_floor.py", self.dsn, port)
 
     def _drt(self, port: int, batch_size: int) -> dict[str, Any]:
@@ -273,7 +286,7 @@ class _Bench:
 
 
 @contextmanager
-def _tool(latency_ms: int, *arguments: str) -> Iterator[int]:
+def tool(latency_ms: int, *arguments: str) -> Iterator[int]:
     """Run the tool in a process of its own; gives its port."""
     root = repository_root()
     command = [sys.executable, "-m", "benchmarks.mail_tool", "--latency-ms", str(latency_ms)]

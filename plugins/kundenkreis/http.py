@@ -147,7 +147,6 @@ class VendorClient:
         logging.getLogger("httpcore").setLevel(logging.WARNING)
         self.system = system
         self.connection = connection
-        self.calls = 0
         self._rate_limit = rate_limit or RateLimit()
         self._attempts = attempts
         self._decimal_numbers = decimal_numbers
@@ -175,6 +174,11 @@ class VendorClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def calls(self) -> int:
+        """Requests made so far, repeated ones included."""
+        return self._pacer.given
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -264,7 +268,6 @@ class VendorClient:
     ) -> httpx.Response:
         """One attempt. Raises _Again when another attempt is worth making."""
         with self._pacer.turn(again) as turn:
-            self.calls += 1
             response = self._answer(method, path, call, arguments, idempotent)
             turn.answered = response
         return self._judge(response, call, ok, idempotent)

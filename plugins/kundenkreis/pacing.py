@@ -59,7 +59,7 @@ class Turn:
 class Pacer:
     """Gives turns so that a vendor's limits are used and not broken. Safe to share by threads.
 
-    connections: calls that may be under way at once.
+    connections: calls that may be under way at once. given: turns so far.
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class Pacer:
         self._allowed = connections
         self._successes = 0
         self._under_way = 0
-        self._given = 0
+        self.given = 0
         self._not_before = 0.0
         self._held_until = 0.0
+        self._refused_after = 0
         # Of the announced window: calls left (None: not known), its end, its size, and the turn
         # that told of it last.
         self._left: int | None = None
@@ -114,6 +115,7 @@ class Pacer:
                 self._allowed = max(1, min(self._allowed, self._under_way + 1) // 2)
                 self._successes = 0
             self._held_until = max(self._held_until, moment + seconds)
+            self._refused_after = self.given
 
     def _take(self, again: bool) -> tuple[int, float]:
         """The number of the turn, and the seconds to wait for it."""
@@ -133,8 +135,8 @@ class Pacer:
             if self._left is not None:
                 self._left -= 1
             self._under_way += 1
-            self._given += 1
-            return self._given, start - moment
+            self.given += 1
+            return self.given, start - moment
 
     def _used_up(self) -> bool:
         return self._left is not None and self._left <= 0 and self._monotonic() < self._ends
@@ -145,6 +147,8 @@ class Pacer:
             if turn.answered is not None:
                 self._read_window(turn, turn.answered)
                 self._grow(turn.answered)
+                if turn.answered.is_success and turn.number > self._refused_after:
+                    self._held_until = 0.0  # the vendor takes calls again
             self._changed.notify_all()
 
     def _grow(self, answered: httpx.Response) -> None:
@@ -167,4 +171,4 @@ class Pacer:
         self._told_by = turn.number
         self._size = max(self._size, remaining + 1)
         self._ends = self._monotonic() + min(max(reset, 0.0), LONGEST_WAIT_SECONDS)
-        self._left = remaining - (self._given - turn.number)
+        self._left = remaining - (self.given - turn.number)

@@ -70,11 +70,15 @@ def test_calls_under_way_count_before_their_answers_say_so() -> None:
             future.result(timeout=10)
 
 
-def test_a_refusal_holds_everybody_back_but_the_one_who_waited() -> None:
+def test_a_refusal_holds_everybody_back_until_a_later_call_went_through() -> None:
     paced, clock = pacer(RateLimit(), 4)
+    with paced.turn(again=False) as sent_before:
+        sent_before.answered = httpx.Response(200)
+        paced.throttled(7.0, told=True)
+    call(paced)
+    assert clock.slept == [7.0]
     paced.throttled(7.0, told=True)
-    call(paced, again=True)
-    assert clock.slept == []
+    call(paced, again=True)  # has waited by itself
     call(paced)
     assert clock.slept == [7.0]
 

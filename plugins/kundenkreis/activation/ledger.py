@@ -175,6 +175,22 @@ on conflict (destination, address) do update set
     vendor_id = excluded.vendor_id, read_at = excluded.read_at, run_id = excluded.run_id
 """
 
+_GIVE_UP = """
+with given_up as (
+    update activation.ledger
+    set state = 'unknown', reason_code = 'not_begun', settled_at = clock_timestamp()
+    where attempt_id = any(%s) and state = 'intended'
+    returning destination, audience, address
+)
+update activation.delivered_state as known
+set in_doubt = known.was_in_doubt, was_in_doubt = false
+from given_up
+where
+    known.destination = given_up.destination
+    and known.audience = given_up.audience
+    and known.address = given_up.address
+"""
+
 _NOT_SENT = f"""
 insert into activation.ledger ({_COLUMNS}, state, reason_code, settled_at)
 {_INCOMING}, incoming.state, incoming.reason_code, clock_timestamp()
@@ -299,6 +315,11 @@ def mark_unknown(
         " where attempt_id = any(%s) and state in ('intended', 'sent')",
         (reason_code, sent_at, list(attempt_ids)),
     )
+
+
+def give_up(connection: psycopg.Connection, attempt_ids: Sequence[int]) -> None:
+    """Close open attempts that were not begun. They put nothing in doubt."""
+    connection.execute(_GIVE_UP, (list(attempt_ids),))
 
 
 def record_not_sent(

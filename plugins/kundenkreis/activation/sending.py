@@ -7,6 +7,7 @@ settled is committed together with what is begun next.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,8 @@ class Sending:
     sent: int = 0
     found_to_exist: bool = False
     failures: list[KundenkreisError] = field(default_factory=list)
+    _stopped: bool = False
+    _ready: deque[_UnderWay] = field(default_factory=deque)
     _under_way: dict[_Answer, _UnderWay] = field(default_factory=dict)
 
     def send(self, packages: Iterator[Package]) -> None:
@@ -93,9 +96,12 @@ class Sending:
         limit = self.tool.capabilities.parallel_batches
         exhausted = False
         with ThreadPoolExecutor(max_workers=limit) as pool:
-            while self._under_way or not exhausted:
-                has_room = not exhausted and len(self._under_way) < limit + _AHEAD
+            while self._under_way or self._ready or not exhausted:
+                # First of all, so that no connection waits for the ledger.
+                self._submit(pool, limit)
+                has_room = not exhausted and len(self._ready) < _AHEAD
                 answered = self._answered(at_once=has_room)
+                self._submit(pool, limit)
                 jobs = [job for one in answered if (job := self._settle(*one)) is not None]
                 begun = self._begin(packages) if has_room else None
                 exhausted = exhausted or (has_room and begun is None)
@@ -107,7 +113,27 @@ class Sending:
                     reach("deliver.after_job_stored")
                     self._under_way[pool.submit(self._poll, job, job.job_id)] = job
                 if begun is not None:
-                    self._under_way[pool.submit(self._call, begun)] = begun
+                    self._ready.append(begun)
+
+    def _submit(self, pool: ThreadPoolExecutor, limit: int) -> None:
+        """Send what is recorded, as far as the tool has room for it, or give it up."""
+        while self._ready and len(self._under_way) < limit:
+            if not self._may_go():
+                self._stopped = True
+                while self._ready:
+                    given_up = self._ready.popleft()
+                    self._record(given_up, given_up.package.done_already)
+                    ledger.give_up(self.writer, given_up.requested)
+                return
+            begun = self._ready.popleft()
+            self._under_way[pool.submit(self._call, begun)] = begun
+
+    def _may_go(self) -> bool:
+        try:
+            return not self.failures and self.may_begin()
+        except KundenkreisError as error:
+            self.failures.append(error)
+            return False
 
     def _answered(self, at_once: bool) -> list[tuple[_Answer, _UnderWay]]:
         """Take out what has an answer; without ``at_once`` wait until something has."""
@@ -118,14 +144,8 @@ class Sending:
         return [(future, self._under_way.pop(future)) for future in done]
 
     def _begin(self, packages: Iterator[Package]) -> _UnderWay | None:
-        """Record the next package as intended; None where there is none or it may not go."""
-        try:
-            if self.failures or not self.may_begin():
-                return None
-        except KundenkreisError as error:
-            self.failures.append(error)
-            return None
-        package = next(packages, None)
+        """Record the next package as intended; None where there is none or none may go."""
+        package = None if self.failures or self._stopped else next(packages, None)
         if package is None:
             return None
         operation = package.batch.operation

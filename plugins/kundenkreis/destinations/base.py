@@ -323,11 +323,11 @@ def share_outcomes(
 ) -> list[Outcome]:
     """Give every duplicate the outcome of the row that was sent for its address."""
     by_key = {outcome.key: outcome for outcome in outcomes}
-    return [
-        replace(by_key[by_address[address].key], key=key)
-        for address, same in keys.items()
-        for key in same
-    ]
+    shared: list[Outcome] = []
+    for address, same in keys.items():
+        outcome = by_key[by_address[address].key]
+        shared += [outcome if key == outcome.key else replace(outcome, key=key) for key in same]
+    return shared
 
 
 def parse_time(value: Any) -> datetime | None:

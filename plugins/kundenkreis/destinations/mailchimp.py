@@ -120,6 +120,7 @@ class Mailchimp:
         self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
+        self._tags: dict[str, str] = {}
         self._segments: list[dict[str, Any]] | None = None
         self._spelled_otherwise: dict[str, str] = {}
 
@@ -239,11 +240,7 @@ class Mailchimp:
 
     def _create(self, rows: Sequence[Row]) -> list[Outcome]:
         """Create contacts with recorded proof; those that exist after all stay as they are."""
-        outcomes = self._batch(rows, update_existing=False, status="subscribed")
-        return [
-            replace(outcome, created=True) if outcome.state == "confirmed" else outcome
-            for outcome in outcomes
-        ]
+        return self._batch(rows, update_existing=False, status="subscribed")
 
     def _batch(
         self, rows: Sequence[Row], *, update_existing: bool, status: str | None
@@ -267,18 +264,19 @@ class Mailchimp:
             for member in answer.get(part) or []
         }
         errors = {normalise_address(error.get("email_address") or ""): error for error in problems}
-        return [self._batch_outcome(row, done, errors, status) for row in rows]
+        created = status is not None
+        return [self._batch_outcome(row, done, errors, created) for row in rows]
 
     def _batch_outcome(
         self,
         row: Row,
         done: Mapping[str, str],
         errors: Mapping[str, Mapping[str, Any]],
-        status: str | None,
+        created: bool,
     ) -> Outcome:
         address = normalise_address(row.address)
         if address in done:
-            return Outcome(row.key, "confirmed", vendor_id=done[address])
+            return Outcome(row.key, "confirmed", vendor_id=done[address], created=created)
         error = errors.get(address)
         if error is None:
             return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
@@ -329,7 +327,11 @@ class Mailchimp:
             ) from None
 
     def _merge_values(self, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
-        return {self._tag(name): _merge_value(value) for name, value in attributes.items()}
+        tags = self._tags
+        for name in attributes:
+            if name not in tags:
+                tags[name] = self._tag(name)
+        return {tags[name]: _merge_value(value) for name, value in attributes.items()}
 
     def _tag(self, attribute: str) -> str:
         """The merge tag of an attribute: at most ten characters, never shared by two."""

@@ -61,6 +61,8 @@ create table if not exists activation.ledger (
     vendor_job_id text  -- the tool's id of the job that works on the row by itself
 );
 alter table activation.ledger add column if not exists vendor_job_id text;
+-- Every row is settled soon after it was written. With room in its page that costs no index entry.
+alter table activation.ledger set (fillfactor = 50);
 -- Each attempt is found by its own id, or with all of its publication.
 drop index if exists activation.ledger_plan_row;
 create index if not exists ledger_publication on activation.ledger (publication_id, destination);
@@ -89,6 +91,8 @@ create table if not exists activation.delivered_state (
     retry_from_publication_id bigint,  -- not sent again before this publication
     primary key (destination, audience, address)
 );
+
+alter table activation.delivered_state set (fillfactor = 50);
 
 -- The tools' ids of our audiences. One row per destination and audience.
 create table if not exists activation.audiences (
