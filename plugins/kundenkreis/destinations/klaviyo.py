@@ -16,8 +16,8 @@ Auth: a private API key as the connection's password, with the scopes lists, pro
 write) and data-privacy (write); a connection needs no host. The revision of the API is pinned.
 Limits: per endpoint, a second and a minute (lists and imports 10/s and 150/min, profiles 75/s and
 750/min, deletions 3/s and 60/min). The headers RateLimit-Remaining and RateLimit-Reset tell what
-is left of the minute; beyond it 429 with Retry-After. We send nine calls a second at most. An import
-takes 5 MB, a profile 100 kB; one day takes 150 new lists.
+is left of the minute; beyond it 429 with Retry-After. We send nine calls a second at most. An
+import takes 5 MB, a profile 100 kB; one day takes 150 new lists.
 
 Why contacts are updated by their id alone: an import that names an address would create the contact
 when it is gone in the meantime, without anybody's proof. An unknown id is an error of that row.
