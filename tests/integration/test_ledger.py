@@ -156,11 +156,11 @@ def test_a_batch_of_every_kind_is_written_whole(connection: psycopg.Connection) 
         connection, entries, "upsert", [NotSent(row("late"), "suppressed", "tool_unsubscribed")]
     )
 
-    counted = "select state, count(*), min(address) from activation.ledger group by 1 order by 1"
+    counted = "select state, count(*) from activation.ledger group by 1 order by 1"
     assert connection.execute(counted.encode()).fetchall() == [
-        ("confirmed", 400, "p1@shop.de"),
-        ("rejected", 100, "p0@shop.de"),
-        ("suppressed", 1, "late@shop.de"),
+        ("confirmed", 400),
+        ("rejected", 100),
+        ("suppressed", 1),
     ]
     doubts = "select count(*), count(*) filter (where in_doubt) from activation.delivered_state"
     assert connection.execute(doubts.encode()).fetchall() == [(500, 0)]

@@ -127,6 +127,7 @@ class _Delivery:
     entries: Entries
     tool: Destination
     reader: psycopg.Connection
+    recorder: psycopg.Connection
     writer: psycopg.Connection
     progress: Callable[[str], None]
     suppressions: Suppressions
@@ -183,6 +184,7 @@ def deliver(
     with (
         closing(open_tool(destination, tool_settings, resolve)) as tool,
         connect(dsn, application_name=f"kundenkreis plan {destination}") as reader,
+        connect(dsn, application_name=f"kundenkreis record {destination}") as recorder,
         connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
         entries = Entries(publication_id, run_id, destination)
@@ -190,7 +192,9 @@ def deliver(
         with Suppressions(
             entries, tool, tool_settings, dsn, writer, progress, monotonic
         ) as suppressions:
-            job = _Delivery(entries, tool, reader, writer, progress, suppressions, patience)
+            job = _Delivery(
+                entries, tool, reader, recorder, writer, progress, suppressions, patience
+            )
             _lock(writer, destination)
             _require_current(writer, publication_id)
             sync_run_id = _begin(job)
@@ -397,7 +401,9 @@ def _send_operation(job: _Delivery, operation: Operation) -> bool:
     def progress(rows: int) -> None:
         job.progress(f"{job.destination}: {operation} {job.sent + rows:,} rows sent")
 
-    sending = Sending(job.tool, job.entries, job.writer, job.patience, may_begin, progress)
+    sending = Sending(
+        job.tool, job.entries, job.recorder, job.writer, job.patience, may_begin, progress
+    )
     try:
         sending.send(_packages(job, operation))
     finally:

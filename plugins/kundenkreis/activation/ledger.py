@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 
@@ -35,7 +35,7 @@ _INCOMING = """
         incoming.customer_id,
         cast(%(operation)s as text) as operation,
         incoming.address,
-        cast(incoming.attributes as jsonb) as attributes,
+        cast(coalesce(incoming.attributes, '{}') as jsonb) as attributes,
         incoming.payload_hash
 """
 _FROM_PLANNED = """
@@ -108,7 +108,7 @@ with outcome as (
 settled as (
     update activation.ledger
     set
-        state = outcome.state,
+        state = coalesce(outcome.state, 'confirmed'),
         reason_code = outcome.reason_code,
         reason = outcome.reason,
         vendor_reference = outcome.vendor_id,
@@ -261,7 +261,7 @@ def intend(
     creating = operation == "upsert"
     values = {
         **_values(entries, operation, rows),
-        "are_creations": [creating and row.vendor_id is None for row in rows],
+        "are_creations": _column([(creating and row.vendor_id is None) or None for row in rows]),
     }
     return dict(connection.execute(_INTEND, values).fetchall())
 
@@ -293,11 +293,13 @@ def settle(
             "run_id": run_id,
             "sent_at": sent_at,
             "attempt_ids": [attempts[one.key] for one in outcomes],
-            "states": [one.state for one in outcomes],
-            "codes": [one.reason_code for one in outcomes],
-            "reasons": [one.reason for one in outcomes],
-            "vendor_ids": [one.vendor_id for one in outcomes],
-            "are_created": [one.created for one in outcomes],
+            "states": _column(
+                [None if one.state == "confirmed" else one.state for one in outcomes]
+            ),
+            "codes": _column([one.reason_code for one in outcomes]),
+            "reasons": _column([one.reason for one in outcomes]),
+            "vendor_ids": _column([one.vendor_id for one in outcomes]),
+            "are_created": _column([one.created or None for one in outcomes]),
         }
         connection.execute(_SETTLE, values)
 
@@ -348,9 +350,14 @@ def _values(
         "audience": rows[0].audience or "",
         "operation": operation,
         "plan_row_ids": [row.plan_row_id for row in rows],
-        "segments": [row.segment for row in rows],
+        "segments": _column([row.segment for row in rows]),
         "customer_ids": [row.customer_id for row in rows],
         "addresses": [row.address for row in rows],
-        "attributes": [row.attributes for row in rows],
+        "attributes": _column([None if row.attributes == "{}" else row.attributes for row in rows]),
         "payload_hashes": [row.payload_hash for row in rows],
     }
+
+
+def _column(values: list[Any]) -> list[Any] | None:
+    """A column of an array's rows; most columns of most batches hold nothing but nulls."""
+    return values if any(value is not None for value in values) else None

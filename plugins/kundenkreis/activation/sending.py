@@ -1,8 +1,8 @@
 """Sends packages of rows, several at a time, each recorded before its request and after it.
 
-The ledger is written here, in one thread, while others wait for the tool. A few packages more than
-the tool takes at once are recorded ahead, so that no connection waits for the ledger, and what was
-settled is committed together with what is begun next.
+Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
+records what is about to be sent, as many as the tool takes make the requests, and this one settles
+the answers. A few packages are recorded ahead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 
@@ -30,7 +31,7 @@ from kundenkreis.errors import KundenkreisError
 from kundenkreis.failpoints import reach
 from kundenkreis.http import understood
 
-_AHEAD = 2
+_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ _Answer = Future[list[Outcome] | Submitted]
 class Sending:
     """The packages of one operation on their way to a tool.
 
-    may_begin: asked before each package; it may commit. False begins no more.
+    recorder: the connection that what is about to be sent is recorded over, in a thread of its own.
+    settler: the one that answers are recorded over.
+    may_begin: asked before each request; it may commit the settler. False begins no more.
     progress: told the rows sent so far.
     failures: of whole packages, whose rows are recorded as unknown or stay with their job.
     found_to_exist: the tool knew a contact that was taken for new.
@@ -80,50 +83,58 @@ class Sending:
 
     tool: Destination
     entries: Entries
-    writer: psycopg.Connection
+    recorder: psycopg.Connection
+    settler: psycopg.Connection
     patience: Patience
     may_begin: Callable[[], bool]
     progress: Callable[[int], None]
     sent: int = 0
     found_to_exist: bool = False
     failures: list[KundenkreisError] = field(default_factory=list)
-    _stopped: bool = False
+    _exhausted: bool = False
+    _preparing: deque[Future[_UnderWay | None]] = field(default_factory=deque)
     _ready: deque[_UnderWay] = field(default_factory=deque)
     _under_way: dict[_Answer, _UnderWay] = field(default_factory=dict)
 
     def send(self, packages: Iterator[Package]) -> None:
         """Send until there are no more packages or one fails; settle all that was begun."""
         limit = self.tool.capabilities.parallel_batches
-        exhausted = False
-        with ThreadPoolExecutor(max_workers=limit) as pool:
-            while self._under_way or self._ready or not exhausted:
-                # First of all, so that no connection waits for the ledger.
+        with ThreadPoolExecutor(limit) as pool, ThreadPoolExecutor(1) as scribe:
+            self._prepare(scribe, packages)
+            while self._preparing or self._ready or self._under_way:
+                awaited: list[Future[Any]] = [*self._preparing, *self._under_way]
+                wait(awaited, return_when=FIRST_COMPLETED)
+                while self._preparing and self._preparing[0].done():
+                    self._take_prepared(self._preparing.popleft().result())
+                answered = [future for future in self._under_way if future.done()]
+                settling = [(future, self._under_way.pop(future)) for future in answered]
+                # First of all, so that no connection of the tool waits for the ledger.
                 self._submit(pool, limit)
-                has_room = not exhausted and len(self._ready) < _AHEAD
-                answered = self._answered(at_once=has_room)
-                self._submit(pool, limit)
-                jobs = [job for one in answered if (job := self._settle(*one)) is not None]
-                begun = self._begin(packages) if has_room else None
-                exhausted = exhausted or (has_room and begun is None)
-                self.writer.commit()
-                if answered:
-                    reach("deliver.after_settle")
-                    self.progress(self.sent)
-                for job in jobs:
-                    reach("deliver.after_job_stored")
-                    self._under_way[pool.submit(self._poll, job, job.job_id)] = job
-                if begun is not None:
-                    self._ready.append(begun)
+                self._prepare(scribe, packages)
+                if settling:
+                    self._settle_all(settling, pool)
+
+    def _prepare(self, scribe: ThreadPoolExecutor, packages: Iterator[Package]) -> None:
+        """Have the next packages recorded, as many as are kept ahead."""
+        while not self._exhausted and len(self._preparing) + len(self._ready) < _AHEAD:
+            self._preparing.append(scribe.submit(self._begin, packages))
+
+    def _take_prepared(self, begun: _UnderWay | None) -> None:
+        if begun is None:
+            self._exhausted = True
+        else:
+            self._ready.append(begun)
 
     def _submit(self, pool: ThreadPoolExecutor, limit: int) -> None:
         """Send what is recorded, as far as the tool has room for it, or give it up."""
         while self._ready and len(self._under_way) < limit:
             if not self._may_go():
-                self._stopped = True
+                self._exhausted = True
                 while self._ready:
                     given_up = self._ready.popleft()
                     self._record(given_up, given_up.package.done_already)
-                    ledger.give_up(self.writer, given_up.requested)
+                    ledger.give_up(self.settler, given_up.requested)
+                self.settler.commit()
                 return
             begun = self._ready.popleft()
             self._under_way[pool.submit(self._call, begun)] = begun
@@ -135,24 +146,28 @@ class Sending:
             self.failures.append(error)
             return False
 
-    def _answered(self, at_once: bool) -> list[tuple[_Answer, _UnderWay]]:
-        """Take out what has an answer; without ``at_once`` wait until something has."""
-        if not self._under_way:
-            return []
-        timeout = 0 if at_once else None
-        done, _ = wait(self._under_way, timeout=timeout, return_when=FIRST_COMPLETED)
-        return [(future, self._under_way.pop(future)) for future in done]
-
     def _begin(self, packages: Iterator[Package]) -> _UnderWay | None:
-        """Record the next package as intended; None where there is none or none may go."""
-        package = None if self.failures or self._stopped else next(packages, None)
+        """In the thread that records: the next package as intended; None where there is none."""
+        package = None if self.failures else next(packages, None)
         if package is None:
             return None
         operation = package.batch.operation
         reach("deliver.before_intended")
-        ledger.record_not_sent(self.writer, self.entries, operation, package.not_sent)
-        attempts = ledger.intend(self.writer, self.entries, operation, package.attempted)
+        ledger.record_not_sent(self.recorder, self.entries, operation, package.not_sent)
+        attempts = ledger.intend(self.recorder, self.entries, operation, package.attempted)
+        self.recorder.commit()
         return _UnderWay(package, attempts)
+
+    def _settle_all(
+        self, settling: list[tuple[_Answer, _UnderWay]], pool: ThreadPoolExecutor
+    ) -> None:
+        jobs = [job for one in settling if (job := self._settle(*one)) is not None]
+        self.settler.commit()
+        reach("deliver.after_settle")
+        self.progress(self.sent)
+        for job in jobs:
+            reach("deliver.after_job_stored")
+            self._under_way[pool.submit(self._poll, job, job.job_id)] = job
 
     def _call(self, begun: _UnderWay) -> list[Outcome] | Submitted:
         """In a thread of the pool: the request."""
@@ -180,7 +195,7 @@ class Sending:
         rows = len(answered.package.batch.rows)
         if isinstance(outcomes, Submitted):
             reach("deliver.before_job_stored")
-            ledger.mark_sent(self.writer, answered.requested, outcomes.job_id)
+            ledger.mark_sent(self.settler, answered.requested, outcomes.job_id)
             self.sent += rows
             return replace(answered, job_id=outcomes.job_id)
         self.sent += rows if not answered.job_id else 0
@@ -196,11 +211,11 @@ class Sending:
             self.failures.append(error)
             return
         code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
-        ledger.mark_unknown(self.writer, answered.requested, code, answered.sent_at)
+        ledger.mark_unknown(self.settler, answered.requested, code, answered.sent_at)
         if not isinstance(error, JobLost):
             self.failures.append(error)
 
     def _record(self, answered: _UnderWay, outcomes: list[Outcome] | tuple[Outcome, ...]) -> None:
         ledger.settle(
-            self.writer, self.entries.run_id, answered.attempts, outcomes, answered.sent_at
+            self.settler, self.entries.run_id, answered.attempts, outcomes, answered.sent_at
         )
