@@ -626,7 +626,10 @@ def _heaviest(
     earliest = datetime.min.replace(tzinfo=UTC)
     found: list[tuple[State, datetime | None]] = [
         # A reason of a newer revision counts like the team's own.
-        (_SUPPRESSIONS.get(str(entry.get("reason")), "blocklisted"), parse_time(entry["timestamp"]))
+        (
+            _SUPPRESSIONS.get(str(entry.get("reason")), "blocklisted"),
+            parse_time(entry.get("timestamp")),
+        )
         for entry in suppressions
     ]
     return min(
