@@ -359,8 +359,8 @@ class Segment(BaseModel):
     )
     destinations: list[str] = Field(
         default=[],
-        description="The email tools that get the audience: listmonk, mailchimp. One that is not "
-        "in destinations.yml gets nothing.",
+        description="The email tools that get the audience: listmonk, mailchimp, klaviyo. One "
+        "that is not in destinations.yml gets nothing.",
     )
     audience: str | None = Field(
         None,
