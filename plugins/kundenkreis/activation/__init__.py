@@ -36,11 +36,15 @@ def deliver(
     run_id: str,
     publication_id: int,
     progress: Progress,
+    *,
+    held: bool = False,
 ) -> dict[str, Any]:
     """See `kundenkreis.activation.delivery.deliver`."""
     from kundenkreis.activation import delivery
 
-    return delivery.deliver(destination, settings, resolve, dsn, run_id, publication_id, progress)
+    return delivery.deliver(
+        destination, settings, resolve, dsn, run_id, publication_id, progress, held=held
+    )
 
 
 def reconcile(

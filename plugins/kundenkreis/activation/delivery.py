@@ -45,6 +45,24 @@ _LOCK_NAMESPACE = 7_202_612
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
 
+# What a delivery may send: the planned rows; or, of those that the size guard held, the ones of
+# audiences whose very plan somebody approved. Nothing else ever releases a held row.
+_PLANNED_ROWS = "plan_rows.status = 'planned'"
+_APPROVED_ROWS = """
+    plan_rows.status = 'held'
+    and plan_rows.plan_row_id in (
+        select held_rows.plan_row_id
+        from activation.held_rows
+        inner join activation.held_audiences using (publication_id, destination, audience)
+        inner join activation.decisions
+            using (publication_id, destination, audience, plan_hash)
+        where
+            publication_id = %(publication_id)s
+            and destination = %(destination)s
+            and decisions.decision = 'approve'
+    )
+"""
+
 _PLANNED = """
 select
     plan_rows.plan_row_id,
@@ -62,8 +80,8 @@ left join activation.subscriber_states
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
+    and {may_go}
     and plan_rows.operation = %(operation)s
-    and plan_rows.status = 'planned'
     and not exists (
         select 1
         from activation.ledger
@@ -114,24 +132,48 @@ _ATTRIBUTE_TYPES = r"""
 select
     entries.attribute,
     bool_and(jsonb_typeof(entries.value) = 'number') as is_number,
-    bool_and(entries.value #>> '{}' ~ '^\d{4}-\d{2}-\d{2}$') as is_date
+    bool_and(entries.value #>> '{{}}' ~ '^\d{{4}}-\d{{2}}-\d{{2}}$') as is_date
 from activation.plan_rows
 cross join lateral jsonb_each(cast(plan_rows.attributes as jsonb)) as entries (attribute, value)
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
+    and {may_go}
     and plan_rows.operation = 'upsert'
-    and plan_rows.status = 'planned'
     and jsonb_typeof(entries.value) <> 'null'
 group by entries.attribute
+"""
+
+# Whoever may leave a held audience leaves it with the planned rows; that is not its first sync.
+_FIRST_SYNCED = """
+update activation.audiences
+set first_synced_publication_id = %(publication_id)s
+where
+    audiences.destination = %(destination)s
+    and audiences.audience = any(%(audiences)s)
+    and audiences.first_synced_publication_id is null
+    and (
+        %(held)s
+        or not exists (
+            select 1
+            from activation.plan_rows
+            where
+                plan_rows.publication_id = %(publication_id)s
+                and plan_rows.destination = audiences.destination
+                and plan_rows.audience = audiences.audience
+                and plan_rows.status = 'held'
+        )
+    )
 """
 
 _OUTCOMES = """
 select
     coalesce(plan_rows.audience, '') as audience,
     plan_rows.operation,
-    case when plan_rows.status = 'planned' then coalesce(last_attempt.state, 'intended')
-        else plan_rows.status end as state,
+    coalesce(
+        last_attempt.state,
+        case when plan_rows.status = 'planned' then 'intended' else plan_rows.status end
+    ) as state,
     count(*) as rows
 from activation.plan_rows
 left join lateral (
@@ -173,6 +215,7 @@ class _Delivery:
     writer: psycopg.Connection
     progress: Callable[[str], None]
     tool_settings: Any
+    held: bool = False
     withdrawn: frozenset[str] = frozenset()
     audience_ids: dict[str, str] = field(default_factory=dict)
     sent: int = 0
@@ -181,6 +224,11 @@ class _Delivery:
     @property
     def keys(self) -> dict[str, Any]:
         return {"publication_id": self.publication_id, "destination": self.destination}
+
+    @property
+    def may_go(self) -> str:
+        """SQL over plan_rows: what this delivery may send."""
+        return _APPROVED_ROWS if self.held else _PLANNED_ROWS
 
 
 @dataclass(frozen=True)
@@ -205,9 +253,13 @@ def deliver(
     publication_id: int,
     progress: Callable[[str], None],
     *,
+    held: bool = False,
     open_tool: OpenTool = open_destination,
 ) -> dict[str, Any]:
     """Send what the plan of a publication still has open for one tool.
+
+    Args:
+        held: send what the size guard held and somebody approved, and nothing else.
 
     Returns ``{"destination", "sent", "confirmed", "rejected", "unknown", "suppressed", "skipped",
     "held", "calls", "audiences": {name: {"add": {state: rows}, "remove": {state: rows}}}}``; the
@@ -226,7 +278,7 @@ def deliver(
         connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
         job = _Delivery(
-            destination, publication_id, run_id, tool, reader, writer, progress, tool_settings
+            destination, publication_id, run_id, tool, reader, writer, progress, tool_settings, held
         )
         _lock(writer, destination)
         _require_current(writer, publication_id)
@@ -328,7 +380,8 @@ def _end(job: _Delivery, sync_run_id: int, state: str) -> dict[str, Any]:
 def _has_open_rows(job: _Delivery) -> bool:
     """Whether anything is left to send; if not, the tool need not be asked anything."""
     for operation in _OPERATIONS:
-        found = job.writer.execute(_PLANNED + " limit 1", {**job.keys, "operation": operation})
+        planned = _PLANNED.format(may_go=job.may_go)
+        found = job.writer.execute(planned + " limit 1", {**job.keys, "operation": operation})
         if found.fetchone():
             return True
     return False
@@ -359,15 +412,13 @@ def _send_everything(job: _Delivery) -> None:
             _refresh_states(job)
             job.found_to_exist = False
     job.writer.execute(
-        "update activation.audiences set first_synced_publication_id = %s"
-        " where destination = %s and audience = any(%s) and first_synced_publication_id is null",
-        (job.publication_id, job.destination, list(job.audience_ids)),
+        _FIRST_SYNCED, {**job.keys, "audiences": list(job.audience_ids), "held": job.held}
     )
     job.writer.commit()
 
 
 def _ensure_attributes(job: _Delivery) -> None:
-    rows = job.writer.execute(_ATTRIBUTE_TYPES, job.keys).fetchall()
+    rows = job.writer.execute(_ATTRIBUTE_TYPES.format(may_go=job.may_go), job.keys).fetchall()
     job.writer.commit()
     types: dict[str, AttributeType] = {
         name: "number" if is_number else "date" if is_date else "text"
@@ -381,9 +432,12 @@ def _ensure_audiences(job: _Delivery) -> None:
     """Find or create the audience of every planned row and remember its id in the tool."""
     rows = job.writer.execute(
         "select distinct plan_rows.audience, audiences.vendor_id from activation.plan_rows"
-        " left join activation.audiences using (destination, audience)"
-        " where publication_id = %(publication_id)s and destination = %(destination)s"
-        " and status = 'planned' and audience is not null order by 1",
+        " left join activation.audiences"
+        " on audiences.destination = plan_rows.destination"
+        " and audiences.audience = plan_rows.audience"
+        " where plan_rows.publication_id = %(publication_id)s"
+        " and plan_rows.destination = %(destination)s"
+        f" and {job.may_go} and plan_rows.audience is not null order by 1",
         job.keys,
     ).fetchall()
     for name, known_id in rows:
@@ -485,7 +539,7 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[_Package]:
         name=f"planned_{operation}", row_factory=class_row(_PlannedRow)
     ) as cursor:
         cursor.itersize = 2000
-        cursor.execute(_PLANNED, {**job.keys, "operation": operation})
+        cursor.execute(_PLANNED.format(may_go=job.may_go), {**job.keys, "operation": operation})
         collected: list[_PlannedRow] = []
         for row in cursor:
             if collected and (row.audience != collected[0].audience or len(collected) >= size):
