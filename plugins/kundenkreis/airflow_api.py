@@ -104,12 +104,14 @@ def _runs(pid: int) -> bool:
 
 def _client(connection: Connection, transport: httpx.BaseTransport | None) -> VendorClient:
     """A client that is logged in."""
-    with VendorClient("Airflow", connection, attempts=3, transport=transport) as login:
-        with understood("Airflow", "POST /auth/token"):
-            token = login.post_json(
-                "/auth/token",
-                json={"username": connection.login, "password": connection.password},
-            )["access_token"]
+    with (
+        VendorClient("Airflow", connection, attempts=3, transport=transport) as login,
+        understood("Airflow", "POST /auth/token"),
+    ):
+        token = login.post_json(
+            "/auth/token",
+            json={"username": connection.login, "password": connection.password},
+        )["access_token"]
     return VendorClient(
         "Airflow",
         connection,

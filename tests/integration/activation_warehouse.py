@@ -37,7 +37,10 @@ create or replace view marts.contactability as select * from marts_blue.contacta
 """
 
 
-ACTIVATION_TABLES = "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations, approvals"
+ACTIVATION_TABLES = (
+    "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations, "
+    "approvals"
+)
 
 
 def empty_warehouse(dsn: str) -> None:

@@ -64,11 +64,13 @@ def reconcile(
     )
 
 
-def plan_summary(dsn: str, publication_id: int | None, settings: Settings) -> dict[str, Any]:
+def plan_summary(
+    dsn: str, publication_id: int | None, settings: Settings, *, sample: int = 0
+) -> dict[str, Any]:
     """See `kundenkreis.activation.plan.plan_summary`."""
     from kundenkreis.activation import plan
 
-    return plan.plan_summary(dsn, publication_id, settings)
+    return plan.plan_summary(dsn, publication_id, settings, sample=sample)
 
 
 def require_plannable(dsn: str, publication_id: int) -> None:

@@ -48,6 +48,8 @@ class Capabilities:
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
+    parallel_calls: calls that one batch may have under way at once.
+    calls_per_minute: the rate that the vendor publishes; None where it publishes none.
     """
 
     batch_size: Mapping[Operation, int]
@@ -56,6 +58,8 @@ class Capabilities:
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1
     reads_members: bool = True
+    parallel_calls: int = 1
+    calls_per_minute: float | None = None
 
 
 @dataclass(frozen=True)

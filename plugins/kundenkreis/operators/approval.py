@@ -155,12 +155,16 @@ def until_next_night(dag: Any, now: datetime) -> timedelta:
 
     A DAG without a schedule has no next night; then a day is the longest.
     """
-    from croniter import croniter
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.trigger import CronTriggerTimetable
 
-    if not isinstance(dag.schedule, str) or not croniter.is_valid(dag.schedule):
+    if not isinstance(dag.schedule, str):
         return timedelta(hours=22)
-    local = now.astimezone(dag.timezone)
-    begins: datetime = croniter(dag.schedule, local).get_next(datetime)
+    next_run = CronTriggerTimetable(dag.schedule, timezone=dag.timezone).next_dagrun_info(
+        last_automated_data_interval=None,
+        restriction=TimeRestriction(earliest=now, latest=None, catchup=True),
+    )
+    begins: datetime = next_run.run_after
     return begins - now - QUIET_BEFORE_NIGHT
 
 

@@ -195,11 +195,13 @@ select
         when delivered_state.rejections < coalesce(destinations.max_rejections, 5)
             then delivered_state.retry_from_publication_id
     end as retry_from_publication_id,
-    last_rejection.settled_at as last_rejected_at  -- when it was last refused
+    last_rejection.settled_at as last_rejected_at,  -- when it was last refused
+    last_rejection.attempt_id  -- the row of the ledger
 from activation.delivered_state
 left join activation.destinations on destinations.destination = delivered_state.destination
 left join lateral (
     select
+        ledger.attempt_id,
         ledger.operation,
         ledger.settled_at
     from activation.ledger
