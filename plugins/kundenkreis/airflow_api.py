@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -159,7 +160,7 @@ def _respond(client: VendorClient, question: Question, decision: str, note: str)
         KundenkreisError: somebody else was faster.
     """
     path = (
-        f"/api/v2/dags/{DAG_ID}/dagRuns/{question.run_id}/taskInstances/{TASK_ID}"
+        f"/api/v2/dags/{DAG_ID}/dagRuns/{quote(question.run_id, safe='')}/taskInstances/{TASK_ID}"
         f"/{question.map_index}/hitlDetails"
     )
     body = {"chosen_options": [OPTIONS[decision]], "params_input": {"note": note}}
