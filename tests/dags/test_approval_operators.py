@@ -22,7 +22,11 @@ from kundenkreis.airflow_api import subject_of
 from kundenkreis.errors import VendorError
 from kundenkreis.operators import approval
 
-DAG = SimpleNamespace(schedule="15 0 * * *", timezone=pendulum.timezone("Europe/Berlin"))
+DAG = SimpleNamespace(
+    schedule="15 0 * * *",
+    timezone=pendulum.timezone("Europe/Berlin"),
+    dagrun_timeout=timedelta(hours=23, minutes=30),
+)
 # Of a plan; the models themselves are tested with the plan.
 HELD = """
 drop table if exists activation.held_rows, activation.held_audiences;
@@ -56,8 +60,9 @@ def warehouse(module_warehouse_dsn: str, clean_env: pytest.MonkeyPatch) -> str:
     return module_warehouse_dsn
 
 
-def _context(triggered_by: str | None = None) -> Any:
+def _context(triggered_by: str | None = None, start: datetime | None = None) -> Any:
     run = SimpleNamespace(
+        start_date=start,
         run_id="run-1",
         run_type="scheduled",
         logical_date=None,
@@ -131,23 +136,27 @@ def test_a_run_without_a_scheduler_asks_nobody(warehouse: str, midday: None) -> 
 
 
 @pytest.mark.parametrize(
-    ("now", "hours"),
+    ("start", "now", "hours"),
     [
-        ("2026-06-30T22:30:00", 22.75),  # a quarter past the start, in summer time
-        ("2026-06-30T12:00:00", 9.25),  # a run that somebody triggered at noon
-        ("2026-06-30T21:30:00", -0.25),  # the next night begins within the hour
-        ("2026-10-24T22:30:00", 23.75),  # the night that has 25 hours
+        ("2026-06-29T22:15", "2026-06-29T22:30", 22.75),  # a quarter past the start, in summer
+        ("2026-06-30T11:00", "2026-06-30T12:00", 9.25),  # a run that somebody triggered
+        ("2026-06-30T21:00", "2026-06-30T21:30", -0.25),  # the next night begins within the hour
+        # The day that has 25 hours: the run itself ends before the next night begins.
+        ("2026-10-24T22:15", "2026-10-24T22:30", 22.75),
+        ("2026-03-27T23:15", "2026-03-28T05:15", 17.0),  # a long night
     ],
 )
-def test_a_question_stands_until_an_hour_before_the_next_night(now: str, hours: float) -> None:
-    moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
-    assert approval.until_next_night(DAG, moment) == timedelta(hours=hours)
+def test_a_question_ends_with_the_run_and_an_hour_before_the_next_night(
+    start: str, now: str, hours: float
+) -> None:
+    began, moment = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (start, now))
+    assert approval.longest_wait(_context(start=began), moment) == timedelta(hours=hours)
 
 
 def test_nobody_is_asked_shortly_before_the_next_night(
     warehouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(approval, "until_next_night", lambda dag, now: timedelta(minutes=9))
+    monkeypatch.setattr(approval, "longest_wait", lambda context, now: timedelta(minutes=9))
     assert _questions() == []
 
 

@@ -125,7 +125,7 @@ SEGMENTS: dict[str, Any] = {
         "min_stay_days": 7,
     },
     "everybody": {
-        "labels": {"en": "Everybody", "de": "Alle"},
+        "labels": {"en": "Everybody", "de": "Jedermann"},
         "description": "x",
         "where": "stage like '%'",
         "destinations": ["listmonk", "mailchimp"],
@@ -404,7 +404,7 @@ def test_a_faulty_where_names_segment_file_and_what_postgresql_said(
 
 
 def test_an_unknown_segment_is_named_with_those_there_are(dsn: str, settings: Settings) -> None:
-    with pytest.raises(KundenkreisError, match="no segment 'vip'.*It has: loyal, everybody"):
+    with pytest.raises(KundenkreisError, match=r"no segment 'vip'\. It has: loyal, everybody"):
         segments_preview.overlap(dsn, settings, ["vip"])
 
 

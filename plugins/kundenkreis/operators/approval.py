@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # So long before the next night nobody can answer any more: approved rows need time to be sent.
 QUIET_BEFORE_NIGHT = timedelta(hours=1)
+QUIET_BEFORE_TIMEOUT = timedelta(minutes=30)
 # A question that stands for less than this is not worth asking.
 SHORTEST_WAIT = timedelta(minutes=10)
 
@@ -79,7 +80,7 @@ class ApproveOperator(NightTask, HITLOperator):  # type: ignore[misc]
         question: dict[str, Any] = self.question
         self.subject = subject_of(question["segment"], question["publication_id"])
         self.body = question_body(question)
-        self.response_timeout = until_next_night(context["dag"], datetime.now(UTC))
+        self.response_timeout = longest_wait(context, datetime.now(UTC))
         super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Summary:
@@ -126,7 +127,7 @@ def ask_and_deliver(question: Any) -> None:
         question=question,
         map_index_template=name,
         params={"note": note},
-        # The longest; it ends before the next night in any case.
+        # Where it is asked, `longest_wait` says when the question ends.
         response_timeout=timedelta(hours=22),
     )
     approve >> DeliverHeldOperator(
@@ -150,28 +151,38 @@ def question_body(question: Mapping[str, Any]) -> str:
     )
 
 
-def until_next_night(dag: Any, now: datetime) -> timedelta:
+def longest_wait(context: Context, now: datetime) -> timedelta:
     """How long a question may stand: up to an hour before the DAG's next scheduled run.
 
-    A DAG without a schedule has no next night; then a day is the longest.
+    Never beyond the end of the run itself, which Airflow fails at its ``dagrun_timeout``.
     """
+    dag: Any = context["dag"]
+    dag_run: Any = context["dag_run"]
+    waits = [_until_next_night(dag, now) - QUIET_BEFORE_NIGHT]
+    if dag.dagrun_timeout and dag_run.start_date:
+        waits.append(dag_run.start_date + dag.dagrun_timeout - now - QUIET_BEFORE_TIMEOUT)
+    return min(waits)
+
+
+def _until_next_night(dag: Any, now: datetime) -> timedelta:
+    """A DAG without a schedule has no next night; then its runs are a day long at the most."""
     from airflow.timetables.base import TimeRestriction
     from airflow.timetables.trigger import CronTriggerTimetable
 
     if not isinstance(dag.schedule, str):
-        return timedelta(hours=22)
+        return timedelta(days=1)
     next_run = CronTriggerTimetable(dag.schedule, timezone=dag.timezone).next_dagrun_info(
         last_automated_data_interval=None,
         restriction=TimeRestriction(earliest=now, latest=None, catchup=True),
     )
     begins: datetime = next_run.run_after
-    return begins - now - QUIET_BEFORE_NIGHT
+    return begins - now
 
 
 def _why_nobody_can_answer(context: Context) -> str | None:
     dag_run: Any = context["dag_run"]
     if dag_run.triggering_user_name == _STARTED_BY_DAG_TEST:
         return "no scheduler runs that could wait for an answer"
-    if until_next_night(context["dag"], datetime.now(UTC)) < SHORTEST_WAIT:
+    if longest_wait(context, datetime.now(UTC)) < SHORTEST_WAIT:
         return "the next night is too near"
     return None
