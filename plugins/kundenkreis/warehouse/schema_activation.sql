@@ -162,7 +162,7 @@ create index if not exists approvals_audience on activation.approvals (
 
 -- The decision that counts: the newest. One row per publication, destination and audience.
 create or replace view activation.decisions as
-select distinct on (approvals.publication_id, approvals.destination, approvals.audience)
+select
     approvals.publication_id,  -- the publication whose plan was decided on
     approvals.destination,  -- the email tool
     approvals.audience,  -- the audience's name
@@ -174,8 +174,16 @@ select distinct on (approvals.publication_id, approvals.destination, approvals.a
     approvals.decided_in,  -- airflow or command line
     approvals.note  -- why
 from activation.approvals
-order by
-    approvals.publication_id, approvals.destination, approvals.audience, approvals.approval_id desc;
+where
+    not exists (
+        select 1
+        from activation.approvals as later
+        where
+            later.publication_id = approvals.publication_id
+            and later.destination = approvals.destination
+            and later.audience = approvals.audience
+            and later.approval_id > approvals.approval_id
+    );
 
 -- What the tools refuse, without addresses. One row per destination, audience and refused contact.
 create or replace view activation.delivery_errors as
@@ -184,19 +192,18 @@ select
     delivered_state.audience,  -- '' for the contact's own attributes
     delivered_state.segment,  -- key of the segment; null for the contact's own attributes
     delivered_state.customer_id,  -- as in marts.customers
-    last_rejection.operation,  -- upsert, add or remove
+    cast(last_rejection.operation as text) as operation,  -- upsert, add or remove
     delivered_state.rejected_reason as reason_code,  -- the tool's code
     delivered_state.rejections as attempts,  -- refusals in a row of one payload
-    destinations.max_rejections as attempts_allowed,  -- max_rejections of destinations.yml
+    -- max_rejections of destinations.yml
+    cast(destinations.max_rejections as integer) as attempts_allowed,
     -- refused too often: not sent again before its contents change
-    delivered_state.rejections >= coalesce(destinations.max_rejections, 5) as is_parked,
-    -- not sent again before this publication; null where it is parked
-    case
-        when delivered_state.rejections < coalesce(destinations.max_rejections, 5)
-            then delivered_state.retry_from_publication_id
-    end as retry_from_publication_id,
-    last_rejection.settled_at as last_rejected_at,  -- when it was last refused
-    last_rejection.attempt_id  -- the row of the ledger
+    cast(delivered_state.rejections >= coalesce(destinations.max_rejections, 5) as boolean) as is_parked,
+    -- not sent again before this publication; without effect where it is parked
+    delivered_state.retry_from_publication_id,
+    -- when it was last refused
+    cast(last_rejection.settled_at as timestamp with time zone) as last_rejected_at,
+    cast(last_rejection.attempt_id as bigint) as attempt_id  -- the row of the ledger
 from activation.delivered_state
 left join activation.destinations on destinations.destination = delivered_state.destination
 left join lateral (
