@@ -155,9 +155,9 @@ def dsn(module_warehouse_dsn: str) -> str:
 
 
 def settings_with(folder: Path, segments: dict[str, Any]) -> Settings:
-    (folder / "sources.yml").write_text("files: {folder: data}\n")
+    (folder / "sources.yml").write_text("woocommerce:\n")
     (folder / "destinations.yml").write_text("listmonk:\nmailchimp:\n")
-    (folder / "segments.yml").write_text(yaml.safe_dump({"segments": segments}))
+    (folder / "segments.yml").write_text(yaml.safe_dump({"segments": segments}, sort_keys=False))
     (folder / "model.yml").write_text("label_language: en\nholdout_salt: salt\n")
     return load_settings(folder)
 
