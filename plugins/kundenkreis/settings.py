@@ -393,14 +393,15 @@ class Segment(BaseModel):
     max_change_percent: Decimal = Field(
         Decimal(30),
         ge=0,
-        description="A nightly change of a larger share of the audience is held: not sent, and "
-        "shown by `kundenkreis plan`. Ten changes or fewer are never held by this.",
+        description="A nightly change of a larger share of the audience is held until somebody "
+        "approves it (docs/sending.md). Ten changes or fewer are never held by this.",
     )
     min_size: int = Field(
         0, ge=0, description="Changes to an audience with fewer people who can be sent are held."
     )
     initial: Literal["allow", "hold"] = Field(
-        "hold", description="Whether the audience may be filled for the first time."
+        "hold",
+        description="Whether the audience may be filled for the first time without an approval.",
     )
     priority: int = Field(
         100,

@@ -52,6 +52,8 @@ class Capabilities:
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
     async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
+    parallel_calls: calls that one batch may have under way at once.
+    calls_per_minute: the rate that the vendor publishes; None where it publishes none.
     """
 
     batch_size: Mapping[Operation, int]
@@ -61,6 +63,8 @@ class Capabilities:
     parallel_batches: int = 1
     reads_members: bool = True
     async_jobs: bool = False
+    parallel_calls: int = 1
+    calls_per_minute: float | None = None
 
 
 @dataclass(frozen=True)

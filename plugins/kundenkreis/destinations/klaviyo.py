@@ -96,11 +96,13 @@ CAPABILITIES = Capabilities(
     rate_limit="window",
     parallel_batches=2,
     async_jobs=True,
+    parallel_calls=4,
+    calls_per_minute=150,
 )
 REVISION = "2026-07-15"
 LARGEST_IMPORT_BYTES = 5_000_000
 LARGEST_PROFILE_BYTES = 100_000
-_CONNECTIONS = 4
+_CONNECTIONS = CAPABILITIES.parallel_calls
 _PAGE = 100
 _LISTS_PAGE = 10
 _IMPORTS = "/api/profile-bulk-import-jobs"

@@ -71,13 +71,14 @@ from kundenkreis.destinations.base import (
 from kundenkreis.destinations.config import ListmonkSettings
 from kundenkreis.http import RefusedRequest, VendorClient
 
+_CONNECTIONS = 8
 CAPABILITIES = Capabilities(
     batch_size={"upsert": 200, "add": 500, "remove": 500},
     rows_per_call={"upsert": 1, "add": 500, "remove": 500},
     membership="list",
     rate_limit="none",
+    parallel_calls=_CONNECTIONS,
 )
-_CONNECTIONS = 8
 _PAGE = 1000
 
 

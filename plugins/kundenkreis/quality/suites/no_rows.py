@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from great_expectations.expectations import UnexpectedRowsExpectation
 
 
-class ExpectQueryToFindNoRows(UnexpectedRowsExpectation):
+class ExpectQueryToFindNoRows(UnexpectedRowsExpectation):  # type: ignore[misc]  # it is untyped
     """As Great Expectations' own, but it only counts.
 
     That one (1.24) runs its query twice, once for the count and once for the rows themselves, of
