@@ -24,7 +24,7 @@ up: $(VENV)/.runtime ## Start Airflow with its UI; prints the address and the lo
 	@$(BIN)/kundenkreis up
 
 test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whole DAG
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.development ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit

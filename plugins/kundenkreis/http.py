@@ -443,6 +443,9 @@ def error_code_of(body: Any) -> str | None:
     """The short error code in a parsed body, or None."""
     if not isinstance(body, dict):
         return None
+    errors = body.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        body = {**errors[0], **body}  # JSON:API lists its errors
     for key in ("code", "category", "title", "error"):
         value = body.get(key)
         if isinstance(value, str) and _CODE.match(value):

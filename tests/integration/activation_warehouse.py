@@ -46,7 +46,8 @@ create or replace view marts.contactability as select * from marts_blue.contacta
 
 
 ACTIVATION_TABLES = (
-    "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations"
+    "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations, "
+    "approvals"
 )
 
 
@@ -112,7 +113,7 @@ def empty_warehouse(dsn: str) -> None:
         connection.execute("set client_min_messages = warning")
         for table in ACTIVATION_TABLES.split(", "):
             connection.execute(f"truncate activation.{table} restart identity".encode())
-        connection.execute("drop table if exists activation.plan_rows")
+        connection.execute("drop table if exists activation.plan_rows, activation.held_audiences")
         connection.execute("truncate history.publications restart identity")
 
 

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,11 @@ from kundenkreis.activation import delivery, reconciliation
 from kundenkreis.connections import parse_connection
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Batch, Outcome, Submitted
-from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
+from kundenkreis.destinations.config import (
+    KlaviyoSettings,
+    ListmonkSettings,
+    MailchimpSettings,
+)
 from sandbox.testing import Handle
 from tests.integration.activation_warehouse import bare_plan, plan_by_hand
 
@@ -95,7 +100,12 @@ def _work(folder: Path, open_tool: Callable[[], Any]) -> None:
 
 def settings(vendor: str, **options: Any) -> Any:
     """Settings of one tool that may create contacts."""
-    kinds: dict[str, Any] = {"listmonk": ListmonkSettings, "mailchimp": MailchimpSettings}
+    kinds: dict[str, Any] = {
+        "listmonk": ListmonkSettings,
+        "mailchimp": MailchimpSettings,
+        # Every known contact by import job.
+        "klaviyo": partial(KlaviyoSettings, import_from_rows=1),
+    }
     return SimpleNamespace(destinations={vendor: kinds[vendor](create_contacts=True, **options)})
 
 
@@ -261,9 +271,9 @@ class Story:
         for request in self.sandbox.requests(bodies=True):
             if request["vendor"] != self.vendor or request["seq"] <= self.first_request:
                 continue
-            read = _mailchimp_changes if self.vendor == "mailchimp" else _listmonk_changes
             if request["method"] != "GET":
-                changes += [(request["seq"], change) for change in read(request, addresses)]
+                changed = _CHANGES[self.vendor](request, addresses)
+                changes += [(request["seq"], change) for change in changed]
         names = {"": "", **self._audience_names()}
         return [
             (number, (o, names[audience], address)) for number, (o, audience, address) in changes
@@ -331,3 +341,23 @@ def _listmonk_changes(request: dict[str, Any], addresses: dict[str, str]) -> lis
         (audience,) = body["target_list_ids"]
         return [(body["action"], str(audience), addresses[str(number)]) for number in body["ids"]]
     return []
+
+
+def _klaviyo_changes(request: dict[str, Any], addresses: dict[str, str]) -> list[Change]:
+    body = json.loads(request["body"] or "{}")
+    if request["path"] == "/api/profiles":
+        return [("upsert", "", body["data"]["attributes"]["email"])]
+    if request["path"] == "/api/profile-bulk-import-jobs":
+        rows = body["data"]["attributes"]["profiles"]["data"]
+        return [("upsert", "", addresses[row["id"]]) for row in rows]
+    if found := re.fullmatch(r"/api/lists/(\w+)/relationships/profiles", request["path"]):
+        operation = "add" if request["method"] == "POST" else "remove"
+        return [(operation, found[1], addresses[row["id"]]) for row in body["data"]]
+    return []
+
+
+_CHANGES: dict[str, Callable[[dict[str, Any], dict[str, str]], list[Change]]] = {
+    "klaviyo": _klaviyo_changes,
+    "listmonk": _listmonk_changes,
+    "mailchimp": _mailchimp_changes,
+}

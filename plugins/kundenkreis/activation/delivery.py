@@ -46,6 +46,24 @@ _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
 _FETCHED_ROWS = 2000
 
+# What a delivery may send: the planned rows; or, of those that the size guard held, the ones of
+# audiences whose very plan somebody approved. Nothing else ever releases a held row.
+_PLANNED_ROWS = "plan_rows.status = 'planned'"
+_APPROVED_ROWS = """
+    plan_rows.status = 'held'
+    and plan_rows.plan_row_id in (
+        select held_rows.plan_row_id
+        from activation.held_rows
+        inner join activation.held_audiences using (publication_id, destination, audience)
+        inner join activation.decisions
+            using (publication_id, destination, audience, plan_hash)
+        where
+            publication_id = %(publication_id)s
+            and destination = %(destination)s
+            and decisions.decision = 'approve'
+    )
+"""
+
 _PLANNED = """
 select
     plan_rows.plan_row_id,
@@ -66,8 +84,8 @@ left join activation.subscriber_states
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
+    and {may_go}
     and plan_rows.operation = %(operation)s
-    and plan_rows.status = 'planned'
     and not exists (
         select 1
         from activation.ledger
@@ -82,16 +100,38 @@ _ATTRIBUTE_TYPES = r"""
 select
     entries.attribute,
     bool_and(jsonb_typeof(entries.value) = 'number') as is_number,
-    bool_and(entries.value #>> '{}' ~ '^\d{4}-\d{2}-\d{2}$') as is_date
+    bool_and(entries.value #>> '{{}}' ~ '^\d{{4}}-\d{{2}}-\d{{2}}$') as is_date
 from activation.plan_rows
 cross join lateral jsonb_each(cast(plan_rows.attributes as jsonb)) as entries (attribute, value)
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
+    and {may_go}
     and plan_rows.operation = 'upsert'
-    and plan_rows.status = 'planned'
     and jsonb_typeof(entries.value) <> 'null'
 group by entries.attribute
+"""
+
+# Whoever may leave a held audience leaves it with the planned rows; that is not its first sync.
+_FIRST_SYNCED = """
+update activation.audiences
+set first_synced_publication_id = %(publication_id)s
+where
+    audiences.destination = %(destination)s
+    and audiences.audience = any(%(audiences)s)
+    and audiences.first_synced_publication_id is null
+    and (
+        %(held)s
+        or not exists (
+            select 1
+            from activation.plan_rows
+            where
+                plan_rows.publication_id = %(publication_id)s
+                and plan_rows.destination = audiences.destination
+                and plan_rows.audience = audiences.audience
+                and plan_rows.status = 'held'
+        )
+    )
 """
 
 _OUTCOMES = """
@@ -108,8 +148,10 @@ with last_attempts as (
 select
     coalesce(plan_rows.audience, '') as audience,
     plan_rows.operation,
-    case when plan_rows.status = 'planned' then coalesce(last_attempts.state, 'intended')
-        else plan_rows.status end as state,
+    coalesce(
+        last_attempts.state,
+        case when plan_rows.status = 'planned' then 'intended' else plan_rows.status end
+    ) as state,
     count(*) as rows
 from activation.plan_rows
 left join last_attempts on last_attempts.plan_row_id = plan_rows.plan_row_id
@@ -132,6 +174,7 @@ class _Delivery:
     progress: Callable[[str], None]
     suppressions: Suppressions
     patience: Patience
+    held: bool = False
     audience_ids: dict[str, str] = field(default_factory=dict)
     sent: int = 0
 
@@ -147,6 +190,11 @@ class _Delivery:
     def keys(self) -> dict[str, Any]:
         return {"publication_id": self.publication_id, "destination": self.destination}
 
+    @property
+    def may_go(self) -> str:
+        """SQL over plan_rows: what this delivery may send."""
+        return _APPROVED_ROWS if self.held else _PLANNED_ROWS
+
 
 def deliver(
     destination: str,
@@ -157,6 +205,7 @@ def deliver(
     publication_id: int,
     progress: Callable[[str], None],
     *,
+    held: bool = False,
     open_tool: OpenTool = open_destination,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
@@ -172,6 +221,7 @@ def deliver(
     rows, where there are any, are with the tool, which has not said yet what became of them.
 
     Args:
+        held: send what the size guard held and somebody approved, and nothing else.
         sleep, monotonic: replaced by tests.
 
     Raises:
@@ -193,7 +243,7 @@ def deliver(
             entries, tool, tool_settings, dsn, writer, progress, monotonic
         ) as suppressions:
             job = _Delivery(
-                entries, tool, reader, recorder, writer, progress, suppressions, patience
+                entries, tool, reader, recorder, writer, progress, suppressions, patience, held
             )
             _lock(writer, destination)
             _require_current(writer, publication_id)
@@ -313,7 +363,8 @@ def _end(job: _Delivery, sync_run_id: int, state: str) -> dict[str, Any]:
 def _has_open_rows(job: _Delivery) -> bool:
     """Whether anything is left to send; if not, the tool need not be asked anything."""
     for operation in _OPERATIONS:
-        found = job.writer.execute(_PLANNED + " limit 1", {**job.keys, "operation": operation})
+        planned = _PLANNED.format(may_go=job.may_go)
+        found = job.writer.execute(planned + " limit 1", {**job.keys, "operation": operation})
         if found.fetchone():
             return True
     return False
@@ -332,15 +383,13 @@ def _send_everything(job: _Delivery) -> None:
             # only their true state says whether they may join audiences now.
             job.suppressions.read()
     job.writer.execute(
-        "update activation.audiences set first_synced_publication_id = %s"
-        " where destination = %s and audience = any(%s) and first_synced_publication_id is null",
-        (job.publication_id, job.destination, list(job.audience_ids)),
+        _FIRST_SYNCED, {**job.keys, "audiences": list(job.audience_ids), "held": job.held}
     )
     job.writer.commit()
 
 
 def _ensure_attributes(job: _Delivery) -> None:
-    rows = job.writer.execute(_ATTRIBUTE_TYPES, job.keys).fetchall()
+    rows = job.writer.execute(_ATTRIBUTE_TYPES.format(may_go=job.may_go), job.keys).fetchall()
     job.writer.commit()
     types: dict[str, AttributeType] = {
         name: "number" if is_number else "date" if is_date else "text"
@@ -354,9 +403,12 @@ def _ensure_audiences(job: _Delivery) -> None:
     """Find or create the audience of every planned row and remember its id in the tool."""
     rows = job.writer.execute(
         "select distinct plan_rows.audience, audiences.vendor_id from activation.plan_rows"
-        " left join activation.audiences using (destination, audience)"
-        " where publication_id = %(publication_id)s and destination = %(destination)s"
-        " and status = 'planned' and audience is not null order by 1",
+        " left join activation.audiences"
+        " on audiences.destination = plan_rows.destination"
+        " and audiences.audience = plan_rows.audience"
+        " where plan_rows.publication_id = %(publication_id)s"
+        " and plan_rows.destination = %(destination)s"
+        f" and {job.may_go} and plan_rows.audience is not null order by 1",
         job.keys,
     ).fetchall()
     for name, known_id in rows:
@@ -429,7 +481,8 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
         cursor.itersize = _FETCHED_ROWS
         # Attributes belong to no audience, so that nothing has to be sorted before the first row.
         order = "" if operation == "upsert" else ' order by plan_rows.audience collate "C"'
-        cursor.execute(_PLANNED + order, {**job.keys, "operation": operation})
+        planned = _PLANNED.format(may_go=job.may_go)
+        cursor.execute(planned + order, {**job.keys, "operation": operation})
         collected: list[PlannedRow] = []
         for row in cursor:
             if collected and (row.audience != collected[0].audience or len(collected) >= size):

@@ -52,6 +52,8 @@ class Capabilities:
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
     async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
+    parallel_calls: calls that one batch may have under way at once.
+    calls_per_minute: the rate that the vendor publishes; None where it publishes none.
     """
 
     batch_size: Mapping[Operation, int]
@@ -61,6 +63,8 @@ class Capabilities:
     parallel_batches: int = 1
     reads_members: bool = True
     async_jobs: bool = False
+    parallel_calls: int = 1
+    calls_per_minute: float | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,24 @@ def normalise_address(address: str) -> str:
             for label in labels
         )
     return f"{local}{at}{domain}"
+
+
+def spellings(address: str) -> tuple[str, ...]:
+    """The forms a tool may know an address by: normalised, and with its domain in Unicode."""
+    normalised = normalise_address(address)
+    local, at, domain = normalised.rpartition("@")
+    readable = ".".join(_readable_label(label) for label in domain.split("."))
+    return (normalised,) if readable == domain else (normalised, f"{local}{at}{readable}")
+
+
+def _readable_label(label: str) -> str:
+    """A label of a domain in Unicode; one that is no valid punycode stays as it is."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label.removeprefix("xn--").encode("ascii").decode("punycode")
+    except UnicodeError:
+        return label
 
 
 def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:

@@ -6,6 +6,12 @@ This package and `dags/` are the only places that import Airflow. What a task do
 
 from __future__ import annotations
 
+from kundenkreis.operators.approval import (
+    ApproveOperator,
+    DeliverHeldOperator,
+    FindHeldOperator,
+    ask_and_deliver,
+)
 from kundenkreis.operators.night import (
     DeliverOperator,
     ExtractOperator,
@@ -32,4 +38,8 @@ __all__ = [
     "DeliverOperator",
     "ReconcileOperator",
     "ReportOperator",
+    "FindHeldOperator",
+    "ApproveOperator",
+    "DeliverHeldOperator",
+    "ask_and_deliver",
 ]

@@ -41,8 +41,8 @@ _PASSING = (VendorError, WarehouseError)
 BUSY_PAUSE = timedelta(seconds=20)
 
 
-class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
-    """Builds the run's context, times the work, and records its summary for `kundenkreis status`.
+class NightTask:
+    """What every task of the night has in common, whichever operator of Airflow's it extends.
 
     A `KundenkreisError` fails the task with its message alone. It is retried only where the cause
     may pass: an unreachable vendor or warehouse. A task that has to wait for another run's build
@@ -53,31 +53,32 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     """
 
     role = TRANSFORMER
+    task_id: str
+    log: Any
 
-    def __init__(self, **kwargs: Any) -> None:
-        # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
-        super().__init__(multiple_outputs=True, **kwargs)
+    def run_night_task(
+        self, context: Context, work: Callable[[RunContext], Summary], part: str = ""
+    ) -> Summary:
+        """Build the run's context, time the work, and record its summary for `kundenkreis status`.
 
-    def work(self, run: RunContext) -> Summary:
-        """Do the task's work and return its summary."""
-        raise NotImplementedError
-
-    def execute(self, context: Context) -> Summary:
-        """Airflow's entry point."""
+        Args:
+            part: what a mapped task works on; each part is recorded by itself.
+        """
         started = datetime.now(UTC)
         self._watch("started")
         run: RunContext | None = None
+        recorded_as = f"{self.task_id}.{part}" if part else self.task_id
         try:
             run = run_context(context, self._progress)
             night.prepare(run)
-            summary = self.work(night.under_role(run, self.role))
+            summary = work(night.under_role(run, self.role))
         except BuildBusy as busy:
             self._progress(str(busy))
             raise AirflowRescheduleException(datetime.now(UTC) + BUSY_PAUSE) from None
         except Exception as error:
             message = self._failure_message(error)
             if run is not None:
-                _record(run, self.task_id, "failed", {"error": message}, started)
+                _record(run, recorded_as, "failed", {"error": message}, started)
             self._watch("failed", message)
             if _may_pass(error):
                 raise AirflowException(message) from None
@@ -85,7 +86,7 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
                 _give_up(run)
             raise AirflowFailException(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
-        _record(run, self.task_id, state, summary, started)
+        _record(run, recorded_as, state, summary, started)
         self._watch(state)
         if state == "skipped":
             raise AirflowSkipException(f"skipped: {summary['skipped_because']}")
@@ -106,6 +107,22 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     def _watch(self, event: str, text: str = "") -> None:
         if watcher is not None:
             watcher(self.task_id, event, text)
+
+
+class NightOperator(NightTask, BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
+    """A task of the night that runs from start to end in one go."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
+        super().__init__(multiple_outputs=True, **kwargs)
+
+    def work(self, run: RunContext) -> Summary:
+        """Do the task's work and return its summary."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Summary:
+        """Airflow's entry point."""
+        return self.run_night_task(context, self.work)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from kundenkreis.destinations.base import (
     parse_time,
     rejected,
     share_outcomes,
+    spellings,
 )
 from kundenkreis.http import OutcomeUnknown, RefusedRequest
 
@@ -166,3 +167,19 @@ def test_only_times_with_a_zone_are_times(text: str | None, moment: datetime | N
 )
 def test_addresses_compare_as_the_warehouse_compares_them(shown: str, compared: str) -> None:
     assert normalise_address(shown) == compared
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("Anna@Shop.de", ("anna@shop.de",)),
+        ("zoe@bücher.example", ("zoe@xn--bcher-kva.example", "zoe@bücher.example")),
+        ("zoe@mail.XN--bcher-kva.example",
+         ("zoe@mail.xn--bcher-kva.example", "zoe@mail.bücher.example")),
+        ("zoe@xn--99999999999.example", ("zoe@xn--99999999999.example",)),
+    ],
+)  # fmt: skip
+def test_a_tool_may_know_a_domain_in_either_spelling(
+    address: str, expected: tuple[str, ...]
+) -> None:
+    assert spellings(address) == expected
