@@ -430,7 +430,9 @@ def test_an_unreachable_tool_leaves_rows_in_doubt_that_the_next_delivery_repeats
     runs = night.query("select state, summary ->> 'unknown' from activation.sync_runs")
     night.deliver(publication)
 
-    assert states == {"unknown": 2}
+    # The next batch may have been on its way when the first one failed.
+    assert states.pop("unknown") == 2
+    assert states in ({}, {"confirmed": 1})
     assert runs == [("failed", "2")]
     assert tool.members["Champions"] == set(known("anna", "bert", "cora"))
     assert night.query("select count(*) from activation.delivered_state where in_doubt") == [(0,)]

@@ -89,8 +89,10 @@ ACTIVATION = """
 insert into history.segment_membership_changes (as_of_date, segment, customer_id, change) values
     ('2026-05-01', 'loyal', 'ada', 'entered'), ('2026-06-28', 'loyal', 'di', 'entered'),
     ('2026-03-01', 'welcome', 'ada', 'entered'), ('2026-04-01', 'welcome', 'ada', 'left');
-insert into history.identity_changes (as_of_date, change, customer_id, other_customer_id)
-values ('2026-05-05', 'merged', 'ada', 'old-ada');
+insert into history.identity_changes (
+    as_of_date, change, customer_id, other_customer_id, records
+)
+values ('2026-05-05', 'merged', 'ada', 'old-ada', 1);
 insert into activation.delivered_state (
     destination, audience, address, customer_id, segment, is_member, attributes, confirmed_at
 ) values
