@@ -256,7 +256,9 @@ def new_table(*columns: str, title: str | None = None) -> Table:
     )
     for column in columns:
         right = column in _NUMBERS
-        table.add_column(column, justify="right" if right else "left", no_wrap=right)
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
     return table
 
 

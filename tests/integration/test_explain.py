@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import yaml
 
-from kundenkreis import segments_preview
+from kundenkreis import cli_support, segments_preview
 from kundenkreis.errors import ConfigError, KundenkreisError, WarehouseError
 from kundenkreis.explain import explain
 from kundenkreis.settings import Settings, load_settings
@@ -308,7 +308,7 @@ def call(
     settings_with(tmp_path, SEGMENTS)
     clean_env.setenv("KUNDENKREIS_CONFIG", str(tmp_path))
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", dsn)
-    clean_env.setenv("COLUMNS", "220")
+    clean_env.setattr(cli_support.console, "width", 220)
     return entry_point(clean_env, capfd)
 
 
