@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, NoReturn
@@ -19,6 +20,7 @@ from kundenkreis.redaction import first_lines
 from kundenkreis.terminal import (
     NightWatch,
     detached_console,
+    print_findings,
     print_gate_trend,
     print_night,
     print_plan,
@@ -126,6 +128,28 @@ def status(as_json: AsJson = False) -> None:
         console.print("No night has run yet. `kundenkreis run` runs one.")
     else:
         print_night(console, report)
+
+
+@app.command()
+def doctor(
+    everything: Annotated[bool, typer.Option("--all", help="Show what is fine as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what would make a night fail, with the fix of each. Changes nothing.
+
+    Exit code 1 where something is an error.
+    """
+    from kundenkreis.doctor import examine
+
+    with suppress(KundenkreisError):  # a mistake in the config is a finding
+        _use_sandbox_if_nothing_else()
+    findings = examine()
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        print_findings(console, findings, everything)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

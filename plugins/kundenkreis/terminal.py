@@ -16,6 +16,7 @@ from rich.status import Status
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from kundenkreis.doctor import Finding
     from kundenkreis.warehouse.rollback import Rollback
 
 _MARKS = {
@@ -111,6 +112,33 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         )
     else:
         console.print("Nothing is published yet")
+
+
+_LEVELS = {
+    "ok": "[green]ok[/]     ",
+    "warning": "[yellow]warning[/]",
+    "error": "[bold red]error[/]  ",
+}
+
+
+def print_findings(console: Console, findings: list[Finding], everything: bool) -> None:
+    """Print what `doctor` found, the errors last, where they are read first."""
+    for level in ("ok", "warning", "error"):
+        for finding in findings:
+            if finding.level != level or (level == "ok" and not everything):
+                continue
+            lines = [
+                f"{_LEVELS[level]}  {escape(f'{finding.subject}: {finding.where}')}",
+                f"         {escape(finding.what)}",
+                *([f"         [bold]fix:[/] {escape(finding.fix)}"] if finding.fix else []),
+            ]
+            console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    counts = Counter(finding.level for finding in findings)
+    fine = "" if everything else " (--all shows them)"
+    console.print(
+        f"{counts['ok']} fine{fine}, {counts['warning']} warnings, {counts['error']} errors",
+        highlight=False,
+    )
 
 
 def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -> None:
