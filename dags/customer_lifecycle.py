@@ -31,6 +31,7 @@ from kundenkreis.operators import (
     DeliverOperator,
     ExtractOperator,
     GateOperator,
+    NightNotifier,
     PlanOperator,
     PredictOperator,
     PublishOperator,
@@ -39,6 +40,7 @@ from kundenkreis.operators import (
     ReportOperator,
     SegmentOperator,
     TransformOperator,
+    night_deadline,
 )
 from kundenkreis.settings import load_settings
 
@@ -54,6 +56,10 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
+    # Who is told what is in alerts.yml.
+    deadline=night_deadline(settings),
+    on_success_callback=NightNotifier(),
+    on_failure_callback=NightNotifier(),
     tags=["kundenkreis", "nightly"],
     params={
         "as_of": Param(

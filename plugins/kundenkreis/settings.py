@@ -781,10 +781,10 @@ def _refuse_repeated_keys(file: Path, node: Any) -> None:
 def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for problem in error.errors():
-        location = tuple(problem["loc"])
+        location = _without_kinds(model, tuple(problem["loc"]))
         key = ".".join(str(part) for part in location if part != "[key]")
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(_allowed_keys(model, location[:-1])) or "none"
+            allowed = ", ".join(_allowed_keys(model, tuple(problem["loc"])[:-1])) or "none"
             text = f"unknown key. Allowed here: {allowed}."
         elif problem["type"] == "missing":
             text = "is required and missing."
@@ -793,6 +793,18 @@ def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
             text = f"found {_shown(problem.get('input'))}: {message}."
         lines.append(f"{_where(file, location)}: {key}: {text}")
     return "\n".join(lines)
+
+
+def _without_kinds(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """pydantic names the kind of a union between the keys; in the file no such key stands."""
+    schema: dict[str, Any] = model.model_json_schema()
+    here, kept = schema, []
+    for part in location:
+        here = _resolve(here, schema.get("$defs", {}))
+        if part not in here.get("discriminator", {}).get("mapping", {}):
+            kept.append(part)
+        here = _step(here, part)
+    return tuple(kept)
 
 
 def _shown(value: Any) -> str:
@@ -823,6 +835,8 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 
 def _step(schema: dict[str, Any], part: Any) -> dict[str, Any]:
+    if part in (kinds := schema.get("discriminator", {}).get("mapping", {})):
+        return {"$ref": kinds[part]}
     if isinstance(part, int):
         return dict(schema.get("items", {}))
     properties = schema.get("properties", {})

@@ -141,6 +141,17 @@ def print_findings(console: Console, findings: list[Finding], everything: bool) 
     )
 
 
+def print_incidents(console: Console, incidents: list[dict[str, Any]]) -> None:
+    """Print open incidents, each with what it means and what to run next."""
+    if not incidents:
+        console.print("No incident is open.")
+    for incident in incidents:
+        since = f"open since {incident['opened_at'][:16]}, seen by {incident['times_seen']} runs"
+        console.rule(escape(incident["title"]), align="left")
+        console.print(f"[dim]{incident['event']}, {since}[/]", highlight=False)
+        console.print(incident["explanation"], markup=False, highlight=False, soft_wrap=True)
+
+
 def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -> None:
     """Print the plan of a publication, per destination and audience."""
     console.rule(f"Plan of publication {publication_id}")

@@ -121,8 +121,8 @@ class AlertsConfig(BaseModel):
     )
     events: dict[Event, list[str]] = Field(
         default={},
-        description="Which channels hear of what; an event that is left out is told to nobody, "
-        "but recorded.",
+        description="Which channels hear of what: failed_task, failed_gate, held_segment, "
+        "dead_letters, churn_alarm, late_run. One that is left out is recorded and told to nobody.",
     )
     limits: AlertLimits = Field(default=AlertLimits(), description="From where on it is told.")
     deadline_minutes: int | None = Field(

@@ -6,6 +6,7 @@ This package and `dags/` are the only places that import Airflow. What a task do
 
 from __future__ import annotations
 
+from kundenkreis.operators.alerts import NightNotifier, night_deadline
 from kundenkreis.operators.night import (
     DeliverOperator,
     ExtractOperator,
@@ -21,6 +22,8 @@ from kundenkreis.operators.night import (
 )
 
 __all__ = [
+    "NightNotifier",
+    "night_deadline",
     "ExtractOperator",
     "ReadSubscribersOperator",
     "GateOperator",

@@ -26,6 +26,7 @@ from kundenkreis.errors import (
     WarehouseError,
 )
 from kundenkreis.night import RunContext, Summary
+from kundenkreis.operators import alerts, metrics
 from kundenkreis.redaction import first_lines
 from kundenkreis.warehouse import ACTIVATOR, LOADER, TRANSFORMER
 
@@ -50,9 +51,11 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
 
     Attributes:
         role: what the task may do in the warehouse, where the warehouse uses roles.
+        tells_at_once: people are told right after the task, not only when the run ends.
     """
 
     role = TRANSFORMER
+    tells_at_once = False
 
     def __init__(self, **kwargs: Any) -> None:
         # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
@@ -78,6 +81,7 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
             message = self._failure_message(error)
             if run is not None:
                 _record(run, self.task_id, "failed", {"error": message}, started)
+            metrics.emit(self.task_id, "failed", _seconds_since(started), {})
             self._watch("failed", message)
             if _may_pass(error):
                 raise AirflowException(message) from None
@@ -86,7 +90,10 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
             raise AirflowFailException(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
         _record(run, self.task_id, state, summary, started)
+        metrics.emit(self.task_id, state, _seconds_since(started), summary)
         self._watch(state)
+        if self.tells_at_once:
+            alerts.tell(context, "running")
         if state == "skipped":
             raise AirflowSkipException(f"skipped: {summary['skipped_because']}")
         return summary
@@ -106,6 +113,10 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     def _watch(self, event: str, text: str = "") -> None:
         if watcher is not None:
             watcher(self.task_id, event, text)
+
+
+def _seconds_since(started: datetime) -> float:
+    return (datetime.now(UTC) - started).total_seconds()
 
 
 def _may_pass(error: Exception) -> bool:
@@ -217,6 +228,7 @@ class PlanOperator(_OnColour):
     """Writes what would change in the email tools."""
 
     role = ACTIVATOR
+    tells_at_once = True  # a held segment waits for somebody
     template_fields = ("marts_schema", "publication_id")
 
     def __init__(self, *, publication_id: Any, **kwargs: Any) -> None:
