@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from kundenkreis import night
+from kundenkreis import lineage, night
 from kundenkreis.errors import (
     BuildBusy,
     ConfigError,
@@ -25,6 +25,7 @@ from kundenkreis.errors import (
     VendorError,
     WarehouseError,
 )
+from kundenkreis.lineage import Lineage
 from kundenkreis.night import RunContext, Summary
 from kundenkreis.operators import alerts, metrics
 from kundenkreis.redaction import first_lines
@@ -60,10 +61,25 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     def __init__(self, **kwargs: Any) -> None:
         # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
         super().__init__(multiple_outputs=True, **kwargs)
+        self._done: tuple[RunContext, Summary] | None = None
 
     def work(self, run: RunContext) -> Summary:
         """Do the task's work and return its summary."""
         raise NotImplementedError
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What the task read and wrote; nothing where only other tasks' tables are looked at."""
+        return Lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Called by Airflow's OpenLineage provider, where it is installed and switched on."""
+        from kundenkreis.operators import lineage as openlineage
+
+        if self._done is None:
+            return None
+        found = self.lineage(*self._done)
+        openlineage.emit_jobs(found.jobs, task_instance)
+        return openlineage.operator_lineage(found)
 
     def execute(self, context: Context) -> Summary:
         """Airflow's entry point."""
@@ -91,6 +107,7 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
         state = "skipped" if "skipped_because" in summary else "success"
         _record(run, self.task_id, state, summary, started)
         metrics.emit(self.task_id, state, _seconds_since(started), summary)
+        self._done = (run, summary)
         self._watch(state)
         if self.tells_at_once:
             alerts.tell(context, "running")
@@ -144,6 +161,13 @@ class ExtractOperator(NightOperator):
         """Load."""
         return night.extract(run, self.source)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The source's lists to its raw tables."""
+        system = run.settings.sources[self.source]
+        return lineage.of_extract(
+            self.source, summary["tables"], _address(run, system), lineage.warehouse(run.dsn)
+        )
+
 
 class ReadSubscribersOperator(NightOperator):
     """Reads an email tool's subscriber states."""
@@ -158,6 +182,11 @@ class ReadSubscribersOperator(NightOperator):
         """Read."""
         return night.read_subscribers(run, self.destination)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The tool's contacts to what is known of them."""
+        address = _tool_address(run, self.destination)
+        return lineage.of_subscribers(self.destination, address, lineage.warehouse(run.dsn))
+
 
 class TransformOperator(NightOperator):
     """Builds the marts up to orders, RFM and lifecycle into the colour nobody reads."""
@@ -165,6 +194,11 @@ class TransformOperator(NightOperator):
     def work(self, run: RunContext) -> Summary:
         """Build."""
         return night.transform(run)
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(summary["schema_name"])
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class _OnColour(NightOperator):
@@ -184,6 +218,13 @@ class PredictOperator(_OnColour):
         """Fit and score."""
         return night.predict(run, self.marts_schema)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """Aggregates to scores."""
+        from kundenkreis.warehouse.publish import intermediate_schema
+
+        schema = intermediate_schema(self.marts_schema)
+        return lineage.of_predict(schema, lineage.warehouse(run.dsn))
+
 
 class SegmentOperator(_OnColour):
     """Builds customer_360 and the segment members."""
@@ -191,6 +232,11 @@ class SegmentOperator(_OnColour):
     def work(self, run: RunContext) -> Summary:
         """Build."""
         return night.segment(run, self.marts_schema)
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(self.marts_schema)
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class GateOperator(NightOperator):
@@ -209,6 +255,13 @@ class GateOperator(NightOperator):
             return night.gate_landing(run)
         return night.gate_marts(run, self.marts_schema)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The checked tables to the results."""
+        from kundenkreis.status import checked_relations
+
+        relations = checked_relations(run.dsn, run.run_id, self.gate, self.marts_schema)
+        return lineage.of_gate(relations, lineage.warehouse(run.dsn))
+
 
 class PublishOperator(_OnColour):
     """Turns readers over to the new marts; skips what follows when nothing was published."""
@@ -222,6 +275,13 @@ class PublishOperator(_OnColour):
     def work(self, run: RunContext) -> Summary:
         """Publish."""
         return night.publish(run, self.marts_schema, self.gate_results)
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The colour's tables to the views that readers see."""
+        from kundenkreis.status import published_views
+
+        views = published_views(run.dsn)
+        return lineage.of_publish(self.marts_schema, views, lineage.warehouse(run.dsn))
 
 
 class PlanOperator(_OnColour):
@@ -238,6 +298,11 @@ class PlanOperator(_OnColour):
     def work(self, run: RunContext) -> Summary:
         """Plan."""
         return night.plan(run, self.marts_schema, int(self.publication_id))
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(self.marts_schema)
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class _OnDestination(NightOperator):
@@ -259,6 +324,15 @@ class DeliverOperator(_OnDestination):
         """Send."""
         return night.deliver(run, self.destination, int(self.publication_id))
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The plan to the tool's audiences."""
+        return lineage.of_delivery(
+            self.destination,
+            summary.get("audiences", {}),
+            _tool_address(run, self.destination),
+            lineage.warehouse(run.dsn),
+        )
+
 
 class ReconcileOperator(_OnDestination):
     """Reads one destination's audiences back."""
@@ -267,6 +341,15 @@ class ReconcileOperator(_OnDestination):
         """Compare."""
         return night.reconcile(run, self.destination, int(self.publication_id))
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The tool's audiences to what differs."""
+        return lineage.of_reconcile(
+            self.destination,
+            summary.get("audiences", {}),
+            _tool_address(run, self.destination),
+            lineage.warehouse(run.dsn),
+        )
+
 
 class ReportOperator(NightOperator):
     """Sums the night up."""
@@ -274,6 +357,16 @@ class ReportOperator(NightOperator):
     def work(self, run: RunContext) -> Summary:
         """Report."""
         return night.report(run)
+
+
+def _tool_address(run: RunContext, destination: str) -> str:
+    return _address(run, run.settings.destinations[destination]) or destination
+
+
+def _address(run: RunContext, system: Any) -> str | None:
+    """The namespace of a vendor's system; None where it has no connection (files)."""
+    connection = getattr(system, "connection", None)
+    return None if connection is None else lineage.system(run.resolve(connection))
 
 
 def run_context(context: Context, progress: Callable[[str], None]) -> RunContext:
