@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from psycopg.conninfo import conninfo_to_dict
-
 from kundenkreis.connections import Connection
 from kundenkreis.settings import home
 
@@ -88,6 +86,8 @@ class Warehouse:
 
 def warehouse(dsn: str) -> Warehouse:
     """The warehouse behind a libpq URI, without login and password."""
+    from psycopg.conninfo import conninfo_to_dict
+
     parts = conninfo_to_dict(dsn)
     host, port = parts.get("host") or "localhost", parts.get("port") or _DEFAULT_PORT
     return Warehouse(f"postgres://{host}:{port}", str(parts.get("dbname") or "warehouse"))

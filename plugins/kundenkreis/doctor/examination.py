@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
+from functools import partial
 
 from kundenkreis.connections import (
     Connection,
@@ -26,6 +27,7 @@ from kundenkreis.doctor import (
     warehouse,
 )
 from kundenkreis.doctor.findings import Check, Finding, Patient, error
+from kundenkreis.doctor.parallel import together
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines
 from kundenkreis.settings import Settings, load_settings
@@ -60,12 +62,10 @@ def examine() -> list[Finding]:
 
 
 def _run(patient: Patient) -> Iterator[Finding]:
-    pool = ThreadPoolExecutor(max_workers=len(CHECKS))
-    under_way: dict[str, Future[list[Finding]]] = {
-        name: pool.submit(_findings, check, patient) for name, check in CHECKS.items()
-    }
-    wait(under_way.values(), timeout=CHECK_SECONDS)
-    pool.shutdown(wait=False, cancel_futures=True)
+    under_way = together(
+        {name: partial(_findings, check, patient) for name, check in CHECKS.items()},
+        CHECK_SECONDS,
+    )
     for name, future in under_way.items():
         yield from _collected(name, future)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from kundenkreis import destinations, sources
 from kundenkreis.connections import environment_name
 from kundenkreis.doctor.clock import compared
 from kundenkreis.doctor.findings import Finding, Patient, error, ok
+from kundenkreis.doctor.parallel import together
 from kundenkreis.errors import ConfigError, CredentialError, DataError, KundenkreisError
 from kundenkreis.redaction import first_lines
 
@@ -45,21 +47,20 @@ def check(patient: Patient) -> Iterator[Finding]:
         f"source {name}": _source(patient, name) for name in settings.sources
     }
     probes |= {f"destination {name}": _destination(patient, name) for name in settings.destinations}
-    pool = ThreadPoolExecutor(max_workers=max(1, len(probes)))
     listeners = {name: _Listener() for name in probes}
-    under_way: dict[str, Future[None]] = {
-        name: pool.submit(
-            probe,
-            {"attempts": 1, "timeout": ANSWER_SECONDS, "on_response": listeners[name]},
-        )
-        for name, probe in probes.items()
-    }
-    wait(under_way.values(), timeout=ALL_SECONDS)
-    pool.shutdown(wait=False, cancel_futures=True)
+    under_way = together(
+        {name: partial(probe, _options(listeners[name])) for name, probe in probes.items()},
+        ALL_SECONDS,
+    )
     for name, future in under_way.items():
         kind, system = name.split()
         yield _outcome(patient, kind, system, future)
         yield from compared(f"{system}'s Date header", listeners[name].ahead_seconds)
+
+
+def _options(listener: _Listener) -> dict[str, Any]:
+    """Of the HTTP client: ask once, and not for long."""
+    return {"attempts": 1, "timeout": ANSWER_SECONDS, "on_response": listener}
 
 
 def _source(patient: Patient, name: str) -> Callable[[dict[str, Any]], None]:
