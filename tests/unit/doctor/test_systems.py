@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +17,9 @@ from kundenkreis.doctor import systems
 from kundenkreis.doctor.findings import Finding, Patient
 from kundenkreis.doctor.parallel import together
 from kundenkreis.settings import load_settings
+from tests.http_server import json_answer, serving
 
 SECRET = "s3cret-value"
-Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@contextmanager
-def serving(answer: Answer) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """A server on a port of its own, with the requests it got."""
-    requests: list[tuple[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            requests.append((self.command, self.path))
-            length = int(self.headers.get("content-length") or 0)
-            self.rfile.read(length)
-            answer(self)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
-
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return format_datetime(datetime.now(UTC) + self.server.ahead, usegmt=True)  # type: ignore[attr-defined]
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.ahead = getattr(answer, "ahead", timedelta())  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_address[1], requests
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def _json(status: int, body: Any, ahead: timedelta = timedelta()) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        content = json.dumps(body).encode()
-        handler.send_response(status)
-        handler.send_header("content-type", "application/json")
-        handler.send_header("content-length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    answer.ahead = ahead  # type: ignore[attr-defined]
-    return answer
 
 
 @pytest.fixture
@@ -91,27 +46,27 @@ def _connection(port: int, **more: str) -> str:
 
 
 def test_a_source_that_answers_is_only_read(examine: Callable[..., list[Finding]]) -> None:
-    with serving(_json(200, [])) as (port, requests):
+    with serving(json_answer(200, [])) as (port, requests):
         found = examine("woocommerce: {}", woocommerce=_connection(port, login="ck"))
     assert [(finding.level, finding.what) for finding in found] == [("ok", "woocommerce answers")]
-    assert {method for method, _ in requests} == {"GET"}
-    assert all("per_page=1" in path for _, path in requests)
+    assert {one.method for one in requests} == {"GET"}
+    assert all("per_page=1" in one.path for one in requests)
 
 
 def test_hubspot_is_asked_for_one_record_of_each_kind(
     examine: Callable[..., list[Finding]],
 ) -> None:
-    with serving(_json(200, {"results": []})) as (port, requests):
+    with serving(json_answer(200, {"results": []})) as (port, requests):
         found = examine("hubspot: {}", hubspot=_connection(port))
     assert [finding.level for finding in found] == ["ok"]
-    assert [path.rpartition("/2026-03/")[2] for _, path in requests] == [
+    assert [one.path.rpartition("/2026-03/")[2] for one in requests] == [
         "contacts/search",
         "deals/search",
     ]
 
 
 def test_a_refused_key_names_its_connection(examine: Callable[..., list[Finding]]) -> None:
-    with serving(_json(401, {"code": "nope"})) as (port, _):
+    with serving(json_answer(401, {"code": "nope"})) as (port, _):
         found = examine("hubspot: {}", hubspot=_connection(port))
     assert [finding.level for finding in found] == ["error"]
     assert found[0].where == "connection 'hubspot'"
@@ -120,7 +75,7 @@ def test_a_refused_key_names_its_connection(examine: Callable[..., list[Finding]
 
 
 def test_a_failing_system_is_asked_once(examine: Callable[..., list[Finding]]) -> None:
-    with serving(_json(503, {})) as (port, requests):
+    with serving(json_answer(503, {})) as (port, requests):
         found = examine("hubspot: {}", hubspot=_connection(port))
     assert [finding.level for finding in found] == ["error"]
     assert len(requests) == 1
@@ -163,7 +118,7 @@ def test_a_system_that_hangs_is_not_waited_for(
 def test_a_clock_that_goes_wrong_shows_in_the_answers(
     examine: Callable[..., list[Finding]],
 ) -> None:
-    with serving(_json(200, [], ahead=timedelta(minutes=10))) as (port, _):
+    with serving(json_answer(200, []), timedelta(minutes=10)) as (port, _):
         found = examine("woocommerce: {}", woocommerce=_connection(port, login="ck"))
     assert [(finding.subject, finding.level) for finding in found] == [
         ("source", "ok"),
@@ -174,10 +129,10 @@ def test_a_clock_that_goes_wrong_shows_in_the_answers(
 
 def test_a_tool_is_read_and_not_written(examine: Callable[..., list[Finding]]) -> None:
     page = {"data": {"results": [], "total": 0, "per_page": 1000, "page": 1}}
-    with serving(_json(200, page)) as (port, requests):
+    with serving(json_answer(200, page)) as (port, requests):
         found = examine("{}", "listmonk: {}", listmonk=_connection(port, login="api"))
     assert [finding.level for finding in found] == ["ok"], found
-    assert {method for method, _ in requests} == {"GET"}
+    assert {one.method for one in requests} == {"GET"}
 
 
 def test_a_bug_in_a_check_is_a_finding_without_values() -> None:
