@@ -119,8 +119,10 @@ def _last_line(text: str) -> str:
 
 
 def _run(dag: Any, as_of: date | None, watch: Watch, log: Path) -> LocalRun:
+    from kundenkreis.operators import metrics
     from kundenkreis.operators import night as operators
 
+    metrics.initialise()
     failed: dict[str, str] = {}
 
     def remember(task_id: str, event: str, text: str) -> None:

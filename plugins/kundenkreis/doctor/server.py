@@ -21,7 +21,7 @@ def check(patient: Patient) -> Iterator[Finding]:
     if patient.dsn is None:
         return
     with connect(patient.dsn, application_name="kundenkreis doctor") as connection:
-        settings = dict(
+        settings: dict[str, str] = dict(
             connection.execute(
                 "select name, current_setting(name, true) from pg_settings"
             ).fetchall()

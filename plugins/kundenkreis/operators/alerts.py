@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import BaseNotifier, DeadlineAlert, DeadlineReference, SyncCallback
+# Airflow's stub file does not know the deadlines that its module has.
+from airflow.sdk import (  # type: ignore[attr-defined]
+    BaseNotifier,
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
+)
 
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines

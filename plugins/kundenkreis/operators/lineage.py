@@ -27,9 +27,17 @@ def operator_lineage(found: Lineage) -> OperatorLineage:
     from openlineage.client.event_v2 import InputDataset, OutputDataset
 
     return OperatorLineage(
-        inputs=[InputDataset(one.namespace, one.name, _facets(one)) for one in found.inputs],
+        inputs=[
+            InputDataset(namespace=one.namespace, name=one.name, facets=_facets(one))
+            for one in found.inputs
+        ],
         outputs=[
-            OutputDataset(one.namespace, one.name, _facets(one), outputFacets=_statistics(one))
+            OutputDataset(
+                namespace=one.namespace,
+                name=one.name,
+                facets=_facets(one),
+                outputFacets=_statistics(one),
+            )
             for one in found.outputs
         ],
     )

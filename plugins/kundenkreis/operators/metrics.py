@@ -41,6 +41,17 @@ def emit(task_id: str, state: str, seconds: float, summary: Mapping[str, Any]) -
         pass
 
 
+def initialise() -> None:
+    """Set up what Airflow's own processes set up for themselves; for a night in this process."""
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.observability.metrics import stats_utils
+
+    stats.initialize(
+        factory=stats_utils.get_stats_factory(),
+        export_legacy_names=conf.getboolean("metrics", "legacy_names_on"),
+    )
+
+
 def counts(summary: Mapping[str, Any]) -> Iterator[Count]:
     """The counters of a task's summary, as `kundenkreis.night` returns it."""
     if "source" in summary:
