@@ -263,7 +263,7 @@ def _held(house: House, run_id: str, segment: str | None, rows: int) -> None:
     for number in range(rows):
         house.run(
             "insert into activation.plan_rows values (%s, %s, %s, 'held', "
-            "'70 % of 100 members change, limit 30 %', 'anna@example.com')",
+            "'70 %% of 100 members change, limit 30 %%', 'anna@example.com')",
             *(publication, segment, ("listmonk", "mailchimp")[number % 2]),
         )
     house.task(run_id, "plan", "success")
@@ -314,8 +314,8 @@ def test_dead_letters_above_the_limit_are_told(house: House) -> None:
         "('mailchimp', 2)) as t (tool, refused), generate_series(1, 2) as n"
     )
     assert house.review("night-1", "success") == [
-        ("ops", "3 records of files wait in the quarantine"),
-        ("ops", "mailchimp refuses 2 contacts, which are not sent any more"),
+        ("ops", "3 records wait in the quarantine of files"),
+        ("ops", "mailchimp refuses 2 contacts for good"),
     ]
     assert "kundenkreis quarantine list --source files" in house.told[0][1].text
     house.run("update quarantine.rejected_records set state = 'closed' where source = 'files'")
@@ -388,7 +388,7 @@ def test_backfills_and_shops_without_a_deadline_are_never_late(house: House) -> 
 def test_a_message_that_was_not_taken_is_sent_by_the_next_run(house: House) -> None:
     _held(house, "night-1", "champions", 1)
     house.broken = {"ops"}
-    title = "Segment champions is held: 1 changes wait for a decision"
+    title = "Segment champions is held: 1 change waits for a decision"
     assert house.review("night-1", "running") == [("crm", title)]
     assert "was not taken by channel 'ops': slack: POST answered 503" in house.log[0]
     assert "kundenkreis alerts test ops" in house.log[0]

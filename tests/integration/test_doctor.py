@@ -28,11 +28,11 @@ segments:
     where: "true"
     requires: [birthday, no_such_column]
   everybody:
-    labels: {en: Everybody, de: Alle}
+    labels: {en: Everybody, de: Jeder}
     description: a
     where: "true"
     requires: [customer_id]
-  off:
+  switched_off:
     labels: {en: Off, de: Aus}
     description: a
     where: "true"

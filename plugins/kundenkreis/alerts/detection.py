@@ -190,7 +190,7 @@ def _held(connection: psycopg.Connection, run: RunState) -> Iterator[Incident]:
         yield Incident(
             "held_segment",
             str(segment),
-            f"Segment {segment} is held: {count:,} changes wait for a decision",
+            f"Segment {segment} is held: {_waiting(count, 'change')} for a decision",
             f"Its change of {run.as_of_date} was not sent to {tools}: {reason}.",
             "kundenkreis plan shows what would be sent; kundenkreis approve or reject decides",
             fingerprint="",
@@ -209,7 +209,7 @@ def _dead_letters(connection: psycopg.Connection, settings: Settings) -> Iterato
         yield Incident(
             "dead_letters",
             f"quarantine of {source}",
-            f"{count:,} records of {source} wait in the quarantine",
+            f"{_waiting(count, 'record')} in the quarantine of {source}",
             f"They could not be used, and the marts are without them. More than "
             f"{limits.open_records:,} is told (limits.open_records in alerts.yml).",
             f"kundenkreis quarantine list --source {source}",
@@ -226,7 +226,7 @@ def _dead_letters(connection: psycopg.Connection, settings: Settings) -> Iterato
         yield Incident(
             "dead_letters",
             f"contacts that {tool} refuses",
-            f"{tool} refuses {count:,} contacts, which are not sent any more",
+            f"{tool} refuses {count:,} contact{'s' if count > 1 else ''} for good",
             f"Each was refused max_rejections times with the same attributes. More than "
             f"{limits.parked_rows:,} is told (limits.parked_rows in alerts.yml).",
             'kundenkreis warehouse psql -c "select rejected_reason, count(*) from '
@@ -295,6 +295,10 @@ def _task_results(connection: psycopg.Connection, run_id: str) -> dict[str, dict
 def _exists(connection: psycopg.Connection, relation: str) -> bool:
     row = connection.execute("select to_regclass(%s) is not null", (relation,)).fetchone()
     return row == (True,)
+
+
+def _waiting(count: int, noun: str) -> str:
+    return f"{count:,} {noun} waits" if count == 1 else f"{count:,} {noun}s wait"
 
 
 def _again(run: RunState) -> str:

@@ -106,7 +106,7 @@ def _open(connection: psycopg.Connection) -> dict[tuple[str, str], dict[str, Any
         rows = cursor.execute(
             "select incident_id, event, subject, fingerprint, title, last_run_id, "
             "extract(epoch from clock_timestamp() - told_at) / 86400 as days_since_told "
-            "from operations.incidents where state = 'open'"
+            "from operations.incidents where state = 'open' order by incident_id"
         ).fetchall()
     return {(row["event"], row["subject"]): row for row in rows}
 

@@ -30,7 +30,7 @@ def check(patient: Patient) -> Iterator[Finding]:
 def _routes(config: AlertsConfig, where: str) -> Iterator[Finding]:
     if not config.channels:
         what = "Nobody is told when a night fails: there is no channel."
-        yield warning(SUBJECT, where, what, "copy the example in docs/operations.md to alerts.yml")
+        yield warning(SUBJECT, where, what, "copy the example in docs/monitoring.md to alerts.yml")
         return
     for event in ("failed_task", "failed_gate"):
         if not config.channels_of(event):
@@ -52,7 +52,7 @@ def _channel(name: str, patient: Patient) -> Iterator[Finding]:
     try:
         patient.resolve(channel.connection)
     except KundenkreisError as problem:
-        fix = f"export {environment_name(channel.connection)}='...' (docs/operations.md)"
+        fix = f"export {environment_name(channel.connection)}='...' (docs/monitoring.md)"
         yield error(SUBJECT, where, str(problem), fix)
         return
     test = f"`kundenkreis alerts test {name}` sends a message"

@@ -2,7 +2,7 @@
 
 Airflow's own metrics tell how long a task took and whether it failed; these tell what it did.
 Nothing is sent while ``[metrics] statsd_on`` and ``otel_on`` are off.
-docs/operations.md lists them.
+docs/monitoring.md lists them.
 """
 
 from __future__ import annotations
