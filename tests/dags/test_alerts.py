@@ -207,7 +207,9 @@ def test_a_warehouse_that_is_gone_is_told_directly(
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", "postgresql://loader:s3cret@127.0.0.1:1/warehouse")
     with serving(json_answer(200, {})) as (port, asked):
         clean_env.setenv("AIRFLOW_CONN_ALERTS_WEBHOOK", f"http://127.0.0.1:{port}/hook")
-        alerts.NightNotifier()({"dag_run": SimpleNamespace(**_run()), "reason": "task_failure"})
+        # As `dag.test()` hands it over: a DAG that has no templates.
+        context = {"dag": object(), "dag_run": SimpleNamespace(**_run()), "reason": "task_failure"}
+        alerts.NightNotifier()(context)
     assert [one.json["title"] for one in asked] == [
         "The night of 2026-06-30 cannot reach the warehouse"
     ]
