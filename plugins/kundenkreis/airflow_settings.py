@@ -23,12 +23,11 @@ _SETTINGS = (
     "core.default_timezone",
     "core.dags_are_paused_at_creation",
     "core.dagbag_import_timeout",
-    "core.max_active_runs_per_dag",
+    "core.max_active_tasks_per_dag",
     "core.simple_auth_manager_all_admins",
     "core.unit_test_mode",
     "core.xcom_backend",
     "api.expose_config",
-    "scheduler.catchup_by_default",
 )
 
 _KNOWN_PASSWORDS = {"admin", "airflow", "password", "changeme", "postgres", "secret"}
@@ -54,10 +53,9 @@ def _settings() -> dict[str, str]:
     found["database.kind"] = metadata.scheme.partition("+")[0]
     found["database.password"] = _strength([metadata.password or ""])
     found["auth.passwords"] = _strength(_simple_passwords(conf))
-    dags, plugins = (Path(conf.get("core", f"{name}_folder")) for name in ("dags", "plugins"))
-    found["dag.found"] = "yes" if next(dags.glob("**/customer_lifecycle.py"), None) else "no"
+    found["dag.found"] = _finds_dag(conf)
     found["dag.expected_folder"] = str(repository_root() / "dags")
-    found["plugins.ignored"] = _ignores_package(plugins)
+    found["plugins.ignored"] = _ignores_package(Path(conf.get("core", "plugins_folder")))
     return found
 
 
@@ -75,6 +73,17 @@ def _simple_passwords(conf: Any) -> list[str]:
         return [str(value) for value in json.loads(file.read_text()).values()]
     except (OSError, ValueError, AttributeError):
         return []
+
+
+def _finds_dag(conf: Any) -> str:
+    """Whether the folders that Airflow reads hold the DAG; ``elsewhere`` for other bundles."""
+    bundles = conf.getjson("dag_processor", "dag_bundle_config_list", fallback=[]) or []
+    if any(not str(bundle.get("classpath")).endswith("LocalDagBundle") for bundle in bundles):
+        return "elsewhere"
+    default = conf.get("core", "dags_folder")
+    paths = [(bundle.get("kwargs") or {}).get("path") or default for bundle in bundles]
+    found = (next(Path(path).glob("**/customer_lifecycle.py"), None) for path in paths or [default])
+    return "yes" if any(found) else "no"
 
 
 def _ignores_package(plugins: Path) -> str:

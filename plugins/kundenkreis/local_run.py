@@ -109,7 +109,11 @@ def _load_dag() -> Any:
     if bag.import_errors:
         messages = [_last_line(text) for text in bag.import_errors.values()]
         raise KundenkreisError(" ".join(messages))
-    return bag.get_dag(DAG_ID)
+    dag = bag.get_dag(DAG_ID)
+    # `dag.test()` of Airflow 3.3 breaks off at the end of a run that has a deadline. Lateness is
+    # told when the run ends, here as everywhere.
+    dag.deadline = None
+    return dag
 
 
 def _last_line(text: str) -> str:

@@ -192,6 +192,20 @@ def test_the_deadline_is_that_of_the_config(tmp_path: Path) -> None:
     assert deadline.callback.path == "kundenkreis.operators.alerts.tell_late"
 
 
+def test_the_scheduler_can_keep_the_deadline(tmp_path: Path) -> None:
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    (tmp_path / "sources.yml").write_text("{}")
+    (tmp_path / "alerts.yml").write_text("deadline_minutes: 90")
+    deadline = alerts.night_deadline(load_settings(tmp_path))
+    with DAG("night", schedule=None, deadline=deadline) as dag:
+        pass
+    kept = str(DagSerialization.to_dict(dag)["dag"]["deadline"])
+    assert "kundenkreis.operators.alerts.tell_late" in kept
+    assert "5400" in kept
+
+
 # A warehouse that is gone
 
 

@@ -24,6 +24,7 @@ def told(tmp_path: Path) -> Iterator[tuple[dict[str, str], list[Asked]]]:
     (folder / "alerts.yml").write_text(
         "channels: {ops: {kind: webhook}}\n"
         "events: {failed_task: [ops], failed_gate: [ops], held_segment: [ops]}\n"
+        "deadline_minutes: 600\n"
     )
     with serving(json_answer(200, {})) as (port, asked):
         yield (

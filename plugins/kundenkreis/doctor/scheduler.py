@@ -115,13 +115,14 @@ def execution(found: Mapping[str, str]) -> Iterator[Finding]:
             "export AIRFLOW__CORE__EXECUTOR=LocalExecutor",
         )
     parallelism = _number(found, "core.parallelism")
-    if parallelism == 1:
-        yield warning(
-            SUBJECT,
-            "[core] parallelism",
-            "One task at a time: sources and email tools wait for each other.",
-            "export AIRFLOW__CORE__PARALLELISM=4",
-        )
+    for name in ("parallelism", "max_active_tasks_per_dag"):
+        if _number(found, f"core.{name}") == 1:
+            yield warning(
+                SUBJECT,
+                f"[core] {name}",
+                "One task at a time: sources and email tools wait for each other.",
+                f"export AIRFLOW__CORE__{name.upper()}=4",
+            )
     cores = os.cpu_count() or 1
     if executor == "LocalExecutor" and parallelism is not None and parallelism > 8 * cores:
         yield warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
@@ -194,6 +195,7 @@ def test_good_settings_of_airflow() -> None:
         ({"database__kind": "sqlite"}, "error", "[database] sql_alchemy_conn"),
         ({"core__executor": "SequentialExecutor"}, "warning", "[core] executor"),
         ({"core__parallelism": "1"}, "warning", "[core] parallelism"),
+        ({"core__max_active_tasks_per_dag": "1"}, "warning", "[core] max_active_tasks_per_dag"),
         ({"core__parallelism": "100000"}, "warning", "[core] parallelism"),
         ({"core__fernet_key": "missing"}, "error", "[core] fernet_key"),
         ({"database__password": "default"}, "error", "[database] sql_alchemy_conn"),
@@ -221,6 +223,53 @@ def test_settings_of_airflow_that_hurt(changes: dict[str, str], level: str, wher
     found = _airflow(**changes)
     assert levels(found) == [level]
     assert found[0].where == where
+
+
+def test_a_dag_in_a_bundle_from_elsewhere_is_not_looked_for() -> None:
+    assert levels(_airflow(dag__found="elsewhere")) == ["ok"]
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, clean_env: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An Airflow of its own, as a team would have it."""
+    for name in list(os.environ):
+        if name.startswith("AIRFLOW"):
+            clean_env.delenv(name)
+    (tmp_path / "airflow").mkdir()
+    clean_env.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    return clean_env
+
+
+def test_airflow_is_asked_as_it_is_set_up(airflow: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = "s3cret-fernet-key"
+    airflow.setenv("AIRFLOW__CORE__FERNET_KEY", secret)
+    airflow.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
+    airflow.setenv("AIRFLOW__CORE__PARALLELISM", "1")
+    (tmp_path / "airflow" / "simple_auth_manager_passwords.json.generated").write_text(
+        '{"admin": "admin"}'
+    )
+    facts = scheduler.read([])
+    assert facts.findings == []
+    assert secret not in str(facts)
+    assert facts.settings["core.fernet_key"] == "set"
+    assert facts.settings["database.kind"] == "sqlite"
+    where = {one.where for one in scheduler.check(Patient(None, None, _nothing, facts.settings))}
+    assert {
+        "[core] dags_folder",
+        "[core] parallelism",
+        "[core] simple_auth_manager_passwords_file",
+        "[database] sql_alchemy_conn",
+    } <= where
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "customer_lifecycle.py").touch()
+    assert scheduler.read([]).settings["dag.found"] == "yes"
+
+
+def test_a_broken_airflow_is_a_finding(airflow: pytest.MonkeyPatch) -> None:
+    airflow.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", "{no json")
+    facts = scheduler.read([])
+    assert [finding.level for finding in facts.findings] == ["error"]
+    assert "Airflow broke off" in facts.findings[0].what
 
 
 def test_where_airflow_says_nothing_nothing_is_judged() -> None:
