@@ -135,6 +135,13 @@ def test_a_night_that_fails_is_told_once_however_often_it_is_looked_at(house: Ho
     ]
 
 
+def test_a_task_that_will_be_tried_again_is_not_told(house: House) -> None:
+    house.task("night-1", "extract.hubspot", "failed", VENDOR)
+    assert house.review("night-1", "running") == []
+    house.task("night-1", "extract.hubspot", "success")
+    assert house.review("night-1", "success") == []
+
+
 def test_it_is_over_when_the_task_succeeds_and_only_then(house: House) -> None:
     house.task("night-1", "transform", "failed", "TransformError: model orders")
     house.review("night-1")

@@ -49,12 +49,9 @@ def judge(connection: psycopg.Connection, run: RunState, settings: Settings) -> 
     not run stays open.
     """
     results = _task_results(connection, run.run_id)
-    found = [
-        *_failed_gates(connection, run, results),
-        *_failed_tasks(run, results),
-        *_dead_letters(connection, settings),
-        *_late(run, settings),
-    ]
+    found = [*_dead_letters(connection, settings), *_late(run, settings)]
+    if run.state != "running":  # while it runs, what has failed may be tried again
+        found += [*_failed_gates(connection, run, results), *_failed_tasks(run, results)]
     if not run.is_backfill:
         found += [*_held(connection, run), *_churn(connection, run)]
 
