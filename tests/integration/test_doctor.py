@@ -33,7 +33,7 @@ segments:
     where: "true"
     requires: [customer_id]
   switched_off:
-    labels: {en: Off, de: Aus}
+    labels: {en: Retired, de: Stillgelegt}
     description: a
     where: "true"
     requires: [birthday]
