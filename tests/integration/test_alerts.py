@@ -211,6 +211,13 @@ def test_a_run_that_died_without_a_word_is_told_too(house: House, reason: str, w
     assert words in house.told[0][1].text
 
 
+def test_the_day_is_the_one_that_the_tasks_computed(house: House) -> None:
+    house.task("night-1", "transform", "failed", "TransformError: model orders")
+    assert house.review("night-1", as_of_date=date(2020, 1, 1)) == [
+        ("ops", "transform failed in the night of 2026-06-30")
+    ]
+
+
 # Gates
 
 

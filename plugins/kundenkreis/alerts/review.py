@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import psycopg
 
 from kundenkreis.alerts.detection import RunState, judge
 from kundenkreis.alerts.incidents import record
@@ -26,7 +29,16 @@ def review(
         WarehouseError: the warehouse cannot be reached; then nothing is recorded.
     """
     with connect(dsn, application_name="kundenkreis alerts") as connection:
+        run = _with_recorded_day(connection, run)
         judgement = judge(connection, run, settings)
         record(connection, run.run_id, judgement, settings.alerts)
         connection.commit()
         return send_pending(connection, settings.alerts, send, progress)
+
+
+def _with_recorded_day(connection: psycopg.Connection, run: RunState) -> RunState:
+    """The day that the run's tasks computed: a callback's context may not hold its parameters."""
+    row = connection.execute(
+        "select as_of_date from operations.task_results where run_id = %s limit 1", (run.run_id,)
+    ).fetchone()
+    return run if row is None else replace(run, as_of_date=row[0])
