@@ -21,7 +21,7 @@ from kundenkreis.alerts.config import EmailChannel, NotifierChannel
 from kundenkreis.errors import ConfigError
 from kundenkreis.operators import alerts
 from kundenkreis.settings import load_settings
-from tests.http_server import json_answer, serving
+from tests.http_server import Asked, json_answer, serving
 
 MESSAGE = Message("failed_task", "opened", "extract <b> failed", "Why {{ this }}.\n\nNext: that")
 
@@ -209,9 +209,9 @@ def test_the_scheduler_can_keep_the_deadline(tmp_path: Path) -> None:
 # A warehouse that is gone
 
 
-def test_a_warehouse_that_is_gone_is_told_directly(
-    tmp_path: Path, clean_env: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def gone(tmp_path: Path, clean_env: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
+    """A warehouse that does not answer, and what the one channel that works is told."""
     (tmp_path / "sources.yml").write_text("{}")
     (tmp_path / "alerts.yml").write_text(
         "channels: {ops: {kind: webhook}, other: {kind: webhook, connection: nowhere}}\n"
@@ -221,14 +221,31 @@ def test_a_warehouse_that_is_gone_is_told_directly(
     clean_env.setenv("AIRFLOW_CONN_WAREHOUSE", "postgresql://loader:s3cret@127.0.0.1:1/warehouse")
     with serving(json_answer(200, {})) as (port, asked):
         clean_env.setenv("AIRFLOW_CONN_ALERTS_WEBHOOK", f"http://127.0.0.1:{port}/hook")
-        # As `dag.test()` hands it over: a DAG that has no templates.
-        context = {"dag": object(), "dag_run": SimpleNamespace(**_run()), "reason": "task_failure"}
-        alerts.NightNotifier()(context)
-    assert [one.json["title"] for one in asked] == [
+        yield asked
+
+
+def test_a_warehouse_that_is_gone_is_told_directly(gone: list[Asked]) -> None:
+    # As `dag.test()` hands it over: a DAG that has no templates.
+    context = {"dag": object(), "dag_run": SimpleNamespace(**_run()), "reason": "task_failure"}
+    alerts.NightNotifier()(context)
+    assert [one.json["title"] for one in gone] == [
         "The night of 2026-06-30 cannot reach the warehouse"
     ]
-    assert "s3cret" not in asked[0].body.decode()
-    assert "kundenkreis doctor" in asked[0].json["text"]
+    assert "s3cret" not in gone[0].body.decode()
+    assert "kundenkreis doctor" in gone[0].json["text"]
+
+
+def test_airflow_can_call_the_deadlines_callback(gone: list[Asked]) -> None:
+    """By Airflow's own function, from the path and the context that its scheduler keeps."""
+    import structlog
+    from airflow.sdk.execution_time.callback_supervisor import execute_callback
+
+    run = {key: str(value) for key, value in _run(clear_number=0).items()} | {"conf": {}}
+    context = {"dag_run": run, "deadline": {"id": "1", "deadline_time": "2026-07-01"}}
+    path = "kundenkreis.operators.alerts.tell_late"
+    done = execute_callback(path, {"context": context}, "", None, structlog.get_logger())
+    assert done == (True, None)
+    assert len(gone) == 1
 
 
 def test_a_broken_config_never_breaks_the_run(
