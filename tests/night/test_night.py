@@ -83,7 +83,8 @@ def test_the_first_night_told_its_lineage(shop: Household, lineage_file: Path) -
     assert "raw_woocommerce.orders" in names(extract, "outputs")
     loaded = next(one for one in extract["outputs"] if one["name"].endswith(".orders"))
     rows = shop.rows("select count(*) from raw_woocommerce.orders")[0][0]
-    assert loaded["outputFacets"]["outputStatistics"]["rowCount"] == rows
+    # An order that changed while the shop was read counts twice.
+    assert loaded["outputFacets"]["outputStatistics"]["rowCount"] >= rows > 0
     assert "raw_woocommerce.orders" in names(done[f"{night}.transform"], "inputs")
     assert "marts_blue.customer_360" in names(done[f"{night}.segment"], "outputs")
     assert "marts.customer_360" in names(done[f"{night}.publish"], "outputs")
