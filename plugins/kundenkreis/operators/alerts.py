@@ -107,9 +107,10 @@ def send_and_explain(channel: Channel, message: Message) -> None:
     except KundenkreisError:
         raise
     except Exception as error:
+        why = first_lines(str(error), 1).rstrip(".")
         raise KundenkreisError(
-            f"The channel did not take the message: {type(error).__name__}: "
-            f"{first_lines(str(error), 1)}. Check its connection; `kundenkreis doctor` looks at it."
+            f"The channel did not take the message: {type(error).__name__}: {why}. Check its "
+            "connection; `kundenkreis doctor` looks at it."
         ) from None
 
 

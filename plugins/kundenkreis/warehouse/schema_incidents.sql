@@ -1,6 +1,7 @@
 -- What people are told of. Every statement may run any number of times.
 
--- What went wrong and is told once, however often it is seen; no personal data. One row per incident.
+-- What went wrong and is told once, however often it is seen; no personal data. One row per
+-- incident.
 create table if not exists operations.incidents (
     incident_id bigint generated always as identity primary key,  -- rises with each incident
     -- failed_task, failed_gate, held_segment, dead_letters, churn_alarm or late_run
@@ -22,8 +23,8 @@ create table if not exists operations.incidents (
 create unique index if not exists incidents_open
 on operations.incidents (event, subject) where state = 'open';
 
--- What is to be sent to whom: written with the incident, sent afterwards, and tried again by the next
--- run where a channel did not take it. One row per incident, channel and occasion.
+-- What is to be sent to whom: written with the incident, sent afterwards, and tried again by the
+-- next run where a channel did not take it. One row per incident, channel and occasion.
 create table if not exists operations.incident_messages (
     message_id bigint generated always as identity primary key,  -- rises with each message
     incident_id bigint not null,  -- as in incidents
