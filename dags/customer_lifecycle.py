@@ -3,6 +3,8 @@
 
 `extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report`
 
+and, beside `report`, for what the size guard held: `held → approve → deliver_held`
+
 | task | when it is red |
 |---|---|
 | `extract.*` | The message names the system and the call. Nothing was changed; clear it when the system answers again. |
@@ -14,7 +16,13 @@
 | `plan` | What is to be sent could not be computed. Nothing was sent; the message names the model. |
 | `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |
 | `reconcile.*` | An email tool did not answer when it was read back. What was sent stays sent; clear it. |
+| `held` | The warehouse went away. Clear it: the held segments are looked up again. |
+| `approve` | What was answered is outdated: a newer plan exists. Nothing was sent; the message says what to do. |
+| `deliver_held` | As `deliver.*`: an email tool did not answer. Clear it; the approval stands. |
 | `report` | Only with a task before it, or when the warehouse went away at the very end. |
+
+A segment that the size guard held waits in `approve` for somebody's answer (Required Actions, or
+`kundenkreis approve`), until an hour before the next night. Silence sends nothing.
 
 Everything computes one day: the param `as_of`, else the day before the run. Clearing any task and
 what follows it is always safe.
@@ -25,13 +33,13 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG, Asset, Param, TaskGroup, TriggerRule
+from airflow.sdk import DAG, Asset, Param, TaskGroup, TriggerRule, task_group
 
 from kundenkreis.operators import (
     DeliverOperator,
     ExtractOperator,
+    FindHeldOperator,
     GateOperator,
-    NightNotifier,
     PlanOperator,
     PredictOperator,
     PublishOperator,
@@ -40,7 +48,8 @@ from kundenkreis.operators import (
     ReportOperator,
     SegmentOperator,
     TransformOperator,
-    night_deadline,
+    ask_and_deliver,
+    night_alerts,
 )
 from kundenkreis.settings import load_settings
 
@@ -55,11 +64,9 @@ with DAG(
     start_date=datetime(2024, 1, 1, tzinfo=settings.model.zone),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=12),
-    # Who is told what is in alerts.yml.
-    deadline=night_deadline(settings),
-    on_success_callback=NightNotifier(),
-    on_failure_callback=NightNotifier(),
+    # Held segments wait for an answer until shortly before the next night.
+    dagrun_timeout=timedelta(hours=23, minutes=30),
+    **night_alerts(settings),  # who is told what is in alerts.yml
     tags=["kundenkreis", "nightly"],
     params={
         "as_of": Param(
@@ -129,3 +136,10 @@ with DAG(
                 task_id=destination, destination=destination, publication_id=publication_id
             )
             plan >> delivery >> check >> report
+
+    held = FindHeldOperator(task_id="held", publication_id=publication_id)
+    reconcile >> held
+    # One pair of tasks per held segment: each goes out as soon as it is approved.
+    task_group(group_id="held_segments", prefix_group_id=False)(ask_and_deliver).expand(
+        question=held.output
+    )

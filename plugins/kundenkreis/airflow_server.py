@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from kundenkreis.airflow_api import local_server_file
 from kundenkreis.airflow_home import airflow_environment
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.settings import home
@@ -48,11 +49,14 @@ def serve(console: Console, port: int, wait_seconds: float = 180) -> int:
         console.print(f"Airflow: [bold]http://127.0.0.1:{port}[/]")
         console.print(f"Login:   {USER} / {_password()}", highlight=False)
         console.print("The DAG customer_lifecycle is on. Press Ctrl-C to stop.")
+        # `kundenkreis approve` answers its questions.
+        local_server_file().write_text(json.dumps({"port": port, "pid": process.pid, "user": USER}))
         return process.wait()
     except KeyboardInterrupt:
         console.print("Stopping Airflow …")
         return 0
     finally:
+        local_server_file().unlink(missing_ok=True)
         _stop(process)
 
 

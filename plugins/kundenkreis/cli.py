@@ -13,8 +13,18 @@ from typing import Annotated, Any, NoReturn
 
 import psycopg
 import typer
-from rich.console import Console
 
+from kundenkreis import cli_activation
+from kundenkreis.cli_support import (
+    AsJson,
+    console,
+    errors,
+    migrated_warehouse,
+    person,
+    print_json,
+    start_warehouse_if_embedded,
+    use_sandbox_if_nothing_else,
+)
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines
 from kundenkreis.terminal import (
@@ -24,7 +34,6 @@ from kundenkreis.terminal import (
     print_gate_trend,
     print_incidents,
     print_night,
-    print_plan,
     print_quarantine,
     print_record,
     print_rollback,
@@ -45,9 +54,6 @@ app.add_typer(alerts_app, name="alerts")
 app.add_typer(warehouse_app, name="warehouse")
 app.add_typer(sandbox_app, name="sandbox")
 
-console = Console()
-errors = Console(stderr=True)
-
 AsOfDays = Annotated[
     str | None,
     typer.Option(
@@ -56,7 +62,6 @@ AsOfDays = Annotated[
         help="The day to compute (2026-01-31), or days one after another (2026-01-01..2026-01-31).",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -85,8 +90,8 @@ def run(as_of: AsOfDays = None, as_json: AsJson = False) -> None:
     if len(days) > 1:
         _run_nights(days, as_json)
     else:
-        _start_warehouse_if_embedded()
-        _use_sandbox_if_nothing_else()
+        start_warehouse_if_embedded()
+        use_sandbox_if_nothing_else()
         _run_night(days[0] if days else None, as_json)
 
 
@@ -99,7 +104,7 @@ def demo(
     """Start the warehouse and the sandbox, and run a night over them."""
     from kundenkreis import sandbox_control
 
-    _start_warehouse_if_embedded()
+    start_warehouse_if_embedded()
     state = sandbox_control.start(customers=customers, seed=seed)
     if advance:
         state = sandbox_control.advance(advance)
@@ -126,7 +131,7 @@ def status(as_json: AsJson = False) -> None:
     ensure_schemas(dsn)
     report = statuses.status(dsn)
     if as_json:
-        _print_json(report)
+        print_json(report)
     elif report["run_id"] is None:
         console.print("No night has run yet. `kundenkreis run` runs one.")
     else:
@@ -145,10 +150,10 @@ def doctor(
     from kundenkreis.doctor import examine
 
     with suppress(KundenkreisError):  # a mistake in the config is a finding
-        _use_sandbox_if_nothing_else()
+        use_sandbox_if_nothing_else()
     findings = examine()
     if as_json:
-        _print_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         print_findings(console, findings, everything)
     if any(finding.level == "error" for finding in findings):
@@ -177,35 +182,15 @@ def gates(
             "landing. or marts."
         )
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not rows:
         console.print("Every expectation was met in its last 14 runs.")
     else:
         print_gate_trend(console, rows, of_one=expectation is not None)
 
 
-@app.command()
-def plan(as_json: AsJson = False) -> None:
-    """Show what the current plan would send, to whom, in how many calls. Sends nothing."""
-    from kundenkreis import activation
-    from kundenkreis.settings import load_settings
-    from kundenkreis.warehouse.connection import connect, warehouse_dsn
-    from kundenkreis.warehouse.publish import current_publication
-    from kundenkreis.warehouse.schema import ensure_schemas
-
-    settings = load_settings()
-    dsn = warehouse_dsn()
-    ensure_schemas(dsn)
-    with connect(dsn) as connection:
-        publication = current_publication(connection)
-    if publication is None:
-        raise KundenkreisError("Nothing was published yet. `kundenkreis run` runs a night.")
-    activation.require_plannable(dsn, publication.publication_id)
-    summary = activation.plan_summary(dsn, publication.publication_id, settings)
-    if as_json:
-        _print_json(summary)
-    else:
-        print_plan(console, publication.publication_id, summary)
+# plan, approve, reject, deliver, deliveries, explain, segments
+cli_activation.add_commands(app)
 
 
 @app.command()
@@ -237,23 +222,11 @@ def publish(
         )
     dsn = warehouse_dsn()
     ensure_schemas(dsn)
-    done = roll_back(dsn_as(dsn, TRANSFORMER), _person(by), wait_minutes=wait_minutes())
+    done = roll_back(dsn_as(dsn, TRANSFORMER), person(by), wait_minutes=wait_minutes())
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
     else:
         print_rollback(console, done)
-
-
-def _person(named: str | None) -> str:
-    """Who acts, for the record."""
-    import getpass
-
-    if named is not None and named.strip():
-        return named.strip()
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        raise KundenkreisError("The login name cannot be told here; say --by NAME.") from None
 
 
 @app.command(
@@ -329,13 +302,13 @@ def quarantine_list(
     if state not in states:
         raise KundenkreisError(f"--state: '{state}' is none of {', '.join(states)}.")
     wanted = releases.Filter(states[state], source, table, reason)
-    with connect(_migrated_warehouse()) as connection:
+    with connect(migrated_warehouse()) as connection:
         found, count = releases.find(connection, wanted, limit)
     rows = [{**asdict(record), "record_key": redact(record.record_key or "")} for record in found]
     for row in rows:
         del row["payload"], row["release_note"]
     if as_json:
-        _print_json({"records": rows, "count": count})
+        print_json({"records": rows, "count": count})
     else:
         print_quarantine(console, rows, count, state)
 
@@ -353,7 +326,7 @@ def quarantine_show(
     from kundenkreis.warehouse import releases
     from kundenkreis.warehouse.connection import connect
 
-    with connect(_migrated_warehouse()) as connection:
+    with connect(migrated_warehouse()) as connection:
         found = releases.find_one(connection, record)
         history = releases.releases_of(connection, found.record_hash)
     row = asdict(found)
@@ -362,7 +335,7 @@ def quarantine_show(
         row["record_key"] = redact(row["record_key"] or "")
         history = [{**one, "corrections": releases.shape_of(one["corrections"])} for one in history]
     if as_json:
-        _print_json({**row, "releases": history})
+        print_json({**row, "releases": history})
     else:
         print_record(console, row, history)
 
@@ -396,27 +369,18 @@ def quarantine_release(
 
     if not note.strip():
         raise KundenkreisError("--note: say why; it is kept with the release.")
-    values, person, settings = parse_corrections(corrections or []), _person(by), load_settings()
+    values, who, settings = parse_corrections(corrections or []), person(by), load_settings()
     if values and len(set(records)) > 1:
         raise KundenkreisError("--set corrects one record at a time; release them one by one.")
-    with connect(_migrated_warehouse()) as connection:
+    with connect(migrated_warehouse()) as connection:
         found = [releases.find_one(connection, record) for record in dict.fromkeys(records)]
         for one in found:
-            release(connection, one, values, settings, person, note.strip())
+            release(connection, one, values, settings, who, note.strip())
     if as_json:
-        _print_json({"released": [one.record_hash for one in found]})
+        print_json({"released": [one.record_hash for one in found]})
     else:
         names = ", ".join(one.record_hash[:12] for one in found)
         console.print(f"Released: {names}. Back in the next night.", highlight=False)
-
-
-def _migrated_warehouse() -> str:
-    from kundenkreis.warehouse.connection import warehouse_dsn
-    from kundenkreis.warehouse.schema import ensure_schemas
-
-    dsn = warehouse_dsn()
-    ensure_schemas(dsn)
-    return dsn
 
 
 @alerts_app.command("list")
@@ -425,10 +389,10 @@ def alerts_list(as_json: AsJson = False) -> None:
     from kundenkreis.alerts.incidents import open_incidents
     from kundenkreis.warehouse.connection import connect
 
-    with connect(_migrated_warehouse()) as connection:
+    with connect(migrated_warehouse()) as connection:
         incidents = open_incidents(connection)
     if as_json:
-        _print_json(incidents)
+        print_json(incidents)
     else:
         print_incidents(console, incidents)
 
@@ -465,10 +429,10 @@ def alerts_send(as_json: AsJson = False) -> None:
     from kundenkreis.warehouse.connection import connect
 
     settings = load_settings()
-    with connect(_migrated_warehouse()) as connection:
+    with connect(migrated_warehouse()) as connection:
         counts = send_pending(connection, settings.alerts, _send_alert(), errors.print)
     if as_json:
-        _print_json(counts)
+        print_json(counts)
     else:
         console.print(f"{counts['sent']} sent, {counts['failed']} not taken.", highlight=False)
     if counts["failed"]:
@@ -490,8 +454,8 @@ def up(port: Annotated[int, typer.Option(help="Port of Airflow's UI.")] = 8080) 
     """Start Airflow itself, with its UI, over the warehouse; Ctrl-C stops it."""
     from kundenkreis import airflow_server
 
-    _start_warehouse_if_embedded()
-    _use_sandbox_if_nothing_else(until_yesterday=True)
+    start_warehouse_if_embedded()
+    use_sandbox_if_nothing_else(until_yesterday=True)
     raise typer.Exit(airflow_server.serve(console, port))
 
 
@@ -546,7 +510,7 @@ def warehouse_roles(as_json: AsJson = False) -> None:
     ensure_schemas(dsn)
     granted = roles.create(dsn)
     if as_json:
-        _print_json({"roles": roles.ROLES, **asdict(granted)})
+        print_json({"roles": roles.ROLES, **asdict(granted)})
         return
     for role, meaning in roles.ROLES.items():
         console.print(f"{role:24} {meaning}", highlight=False)
@@ -640,7 +604,7 @@ def _run_nights(days: list[date], as_json: bool) -> None:
             errors.print(f"Go on with --as-of {day}..{days[-1]}.", highlight=False)
             break
     if as_json:
-        _print_json(reports)
+        print_json(reports)
     if completed.returncode:
         raise typer.Exit(completed.returncode)
 
@@ -663,7 +627,7 @@ def _run_night(as_of: date | None, as_json: bool) -> None:
         watch.close()
     report = statuses.status(dsn)
     if as_json:
-        _print_json({"state": "success" if outcome.succeeded else "failed", **report})
+        print_json({"state": "success" if outcome.succeeded else "failed", **report})
     elif report["run_id"] is not None:
         print_night(console, report)
     if not outcome.succeeded:
@@ -677,41 +641,6 @@ def _run_night(as_of: date | None, as_json: bool) -> None:
             soft_wrap=True,
         )
         raise typer.Exit(1)
-
-
-def _start_warehouse_if_embedded() -> None:
-    if os.environ.get("AIRFLOW_CONN_WAREHOUSE"):
-        return
-    from kundenkreis.warehouse import embedded
-
-    embedded.start()
-
-
-def _use_sandbox_if_nothing_else(until_yesterday: bool = False) -> None:
-    """Take the running sandbox's connections where the environment names none of its own."""
-    from kundenkreis import sandbox_control
-    from kundenkreis.connections import environment_name
-    from kundenkreis.settings import load_settings
-
-    settings = load_settings()
-    systems = [*settings.sources.values(), *settings.destinations.values()]
-    wanted = {
-        environment_name(system.connection) for system in systems if hasattr(system, "connection")
-    }
-    if not wanted or any(os.environ.get(name) for name in wanted):
-        return
-    if until_yesterday:
-        state = sandbox_control.start()
-        missing = (datetime.now(settings.model.zone).date() - timedelta(days=1) - state.until).days
-        if missing > 0:
-            state = sandbox_control.advance(missing)
-    elif (running := sandbox_control.running()) is not None:
-        state = running
-    else:
-        return
-    # Not on the standard output, which may be JSON.
-    errors.print(f"No connection is set: the sandbox on port {state.port} is used.")
-    os.environ.update({name: state.connections[name] for name in wanted & set(state.connections)})
 
 
 def _days(text: str | None) -> list[date]:
@@ -736,7 +665,3 @@ def _date(text: str) -> date:
         raise KundenkreisError(
             f"--as-of: '{text}' is no date; write it as 2026-01-31, or 2026-01-01..2026-01-31."
         ) from None
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))

@@ -252,6 +252,52 @@ def reconcile(run: RunContext, destination: str, publication_id: int) -> Summary
     )
 
 
+def find_held(run: RunContext, publication_id: int) -> Summary:
+    """What the size guard held and nobody has decided on yet, one question per segment."""
+    from kundenkreis.activation import approvals
+
+    return {"questions": approvals.questions(run.dsn, publication_id)}
+
+
+def decide(run: RunContext, question: Summary, decision: str, by: str, note: str) -> Summary:
+    """Record what somebody answered in Airflow about one segment. Only this row lets it go out."""
+    from kundenkreis.activation import approvals
+    from kundenkreis.warehouse.connection import connect
+
+    with connect(run.dsn) as connection:
+        approvals.decide(
+            connection,
+            question["audiences"],
+            question["publication_id"],
+            "approve" if decision == "approve" else "reject",
+            by=by,
+            place="airflow",
+            note=note,
+            run_id=run.run_id,
+        )
+    return {"segment": question["segment"], "decision": decision, "by": by}
+
+
+def deliver_held(run: RunContext, question: Summary) -> Summary:
+    """Send what was held and is approved now, to the tools that the question is about."""
+    from kundenkreis import activation
+
+    deliveries = [
+        activation.deliver(
+            destination,
+            run.settings,
+            run.resolve,
+            run.dsn,
+            run.run_id,
+            question["publication_id"],
+            run.progress,
+            held=True,
+        )
+        for destination in dict.fromkeys(one["destination"] for one in question["audiences"])
+    ]
+    return {"segment": question["segment"], "deliveries": deliveries}
+
+
 def report(run: RunContext) -> Summary:
     """One summary of the night: counts, durations, held and rejected rows."""
     from kundenkreis.status import night_report

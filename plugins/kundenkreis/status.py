@@ -25,6 +25,7 @@ def night_report(dsn: str, run_id: str, as_of_date: date) -> dict[str, Any]:
             "gates": _gates(connection, run_id),
             "warnings": _warnings(connection, run_id),
             "deliveries": _deliveries(connection, run_id),
+            "held": _held(connection),
             "rejected_records": _rejected(connection, run_id),
             "seconds": _seconds(connection, run_id),
         }
@@ -156,7 +157,13 @@ def _warnings(connection: psycopg.Connection, run_id: str) -> list[str]:
         "order by gate, table_name, expectation_id",
         (run_id,),
     )
-    return [f"{name}: {observed}" for name, observed in rows]
+    drifted = connection.execute(
+        "select jsonb_array_elements_text(summary -> 'warnings') from operations.task_results "
+        "where run_id = %s and task_id like 'reconcile.%%' and summary ? 'warnings' "
+        "order by task_id",
+        (run_id,),
+    )
+    return [f"{name}: {observed}" for name, observed in rows] + [text for (text,) in drifted]
 
 
 def _deliveries(connection: psycopg.Connection, run_id: str) -> dict[str, Any]:
@@ -166,6 +173,16 @@ def _deliveries(connection: psycopg.Connection, run_id: str) -> dict[str, Any]:
         (run_id,),
     ).fetchall()
     return {row[0]["destination"]: row[0] for row in rows if "destination" in row[0]}
+
+
+def _held(connection: psycopg.Connection) -> Rows:
+    """What the plan of the current publication holds, with who decided what."""
+    from kundenkreis.activation.approvals import held_audiences
+
+    row = connection.execute("select max(publication_id) from history.publications").fetchone()
+    if row is None or row[0] is None:
+        return []
+    return [one.as_json() for one in held_audiences(connection, row[0])]
 
 
 def _rejected(connection: psycopg.Connection, run_id: str) -> Rows:

@@ -90,7 +90,9 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
     ]
     console.print(Columns([table for table in sides if table.row_count], padding=(0, 4)))
     for destination, summary in report["deliveries"].items():
-        console.print(_delivery(destination, summary))
+        console.print(delivery_table(destination, summary))
+    if report.get("held"):
+        print_held(console, report["held"])
     if report["rejected_records"]:
         console.print(_rejected(report["rejected_records"]))
     for gate in report["gates"]:
@@ -152,37 +154,38 @@ def print_incidents(console: Console, incidents: list[dict[str, Any]]) -> None:
         console.print(incident["explanation"], markup=False, highlight=False, soft_wrap=True)
 
 
-def print_plan(console: Console, publication_id: int, summary: dict[str, Any]) -> None:
-    """Print the plan of a publication, per destination and audience."""
-    console.rule(f"Plan of publication {publication_id}")
-    for destination, content in summary["destinations"].items():
-        profiles = content["profiles"].get("planned", 0)
-        title = f"{destination}: {profiles:,} profiles to write, {content['calls']:,} write calls"
-        table = _table("audience", "add", "remove", "held", "suppressed", title=title)
-        reasons: Counter[str] = Counter()
-        for audience, counts in content["audiences"].items():
-            reasons.update(counts["suppressed"])
-            table.add_row(
-                escape(audience),
-                f"{counts['add']:,}",
-                f"{counts['remove']:,}",
-                f"{counts['held']:,}",
-                f"{sum(counts['suppressed'].values()):,}",
-            )
-        console.print(table)
-        for audience, counts in content["audiences"].items():
-            if counts["held_because"]:
-                console.print(f"  held: {audience}: {counts['held_because']}", markup=False)
-        why = ", ".join(f"{name} {count:,}" for name, count in reasons.most_common())
-        if why:
-            console.print(f"  suppressed: {why}", highlight=False)
+def print_held(console: Console, held: list[dict[str, Any]]) -> None:
+    """Print the audiences that the size guard held: why, and who decided what."""
+    table = new_table("held", "segment", "because", "add", "remove", "update", "decision")
+    for one in held:
+        decision = one["state"]
+        if one["decided_by"]:
+            when = f"{one['decided_at']:.16}".replace("T", " ")
+            decision += f" by {one['decided_by']}, {when} ({one['decided_in']})"
+        table.add_row(
+            escape(f"{one['destination']}: {one['audience']}"),
+            escape(one["segment"]),
+            escape(one["held_because"]),
+            *(f"{one[name]:,}" for name in ("adds", "removes", "updates")),
+            escape(decision),
+        )
+    console.print(table)
+    if any(one["state"] == "waits" for one in held):
+        console.print(
+            "Held audiences are not sent before somebody decides: `kundenkreis approve SEGMENT` or "
+            "`kundenkreis reject SEGMENT`.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if any(one["state"] == "approved" for one in held):
+        console.print("Approved and not sent yet: `kundenkreis deliver --held`.", highlight=False)
 
 
 def print_gate_trend(console: Console, rows: list[dict[str, Any]], of_one: bool) -> None:
     """Print expectations with how they did lately, or one expectation run by run."""
     first = "as of" if of_one else "expectation"
     title = rows[0]["expectation_id"] if of_one else None
-    table = _table(first, "severity", "met", "observed", "allowed", "failures", title=title)
+    table = new_table(first, "severity", "met", "observed", "allowed", "failures", title=title)
     for row in rows:
         name = row["as_of_date"] if of_one else row["expectation_id"]
         observed = row["observed"]
@@ -229,7 +232,7 @@ def print_quarantine(console: Console, rows: list[dict[str, Any]], count: int, s
     if not count:
         console.print(f"There are no {which}records in quarantine.")
         return
-    table = _table("record", "table", "key", "reason", "last night")
+    table = new_table("record", "table", "key", "reason", "last night")
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(
@@ -282,7 +285,8 @@ def _state_of(row: dict[str, Any]) -> str:
     return "open"
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """A table as all commands print them; columns of numbers stand right."""
     table = Table(
         title=title,
         title_justify="left",
@@ -298,21 +302,23 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 _NUMBERS = {
     *("customers", "rows", "members", "added", "removed", "add", "remove"),
-    *("rejected", "suppressed", "held", "skipped"),
+    *("rejected", "suppressed", "held", "skipped", "update", "holdout", "calls", "members"),
+    *("contactable", "sent", "wanted", "delivered", "would join", "would leave", "attempts"),
 }
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:
-    table = _table(title, "customers")
+    table = new_table(title, "customers")
     for name, count in counts.items():
         table.add_row(escape(name), f"{count:,}")
     return table
 
 
-def _delivery(destination: str, summary: dict[str, Any]) -> Table:
+def delivery_table(destination: str, summary: dict[str, Any]) -> Table:
+    """What became of a plan's rows in one tool."""
     outcomes = ("rejected", "suppressed", "held", "skipped")
     title = f"{destination}: {summary['sent']:,} rows sent in {summary['calls']:,} calls"
-    table = _table("audience", "added", "removed", *outcomes, title=title)
+    table = new_table("audience", "added", "removed", *outcomes, title=title)
     for audience, operations in sorted(summary.get("audiences", {}).items()):
         totals = (
             sum(counts.get(outcome, 0) for counts in operations.values()) for outcome in outcomes
@@ -327,7 +333,7 @@ def _delivery(destination: str, summary: dict[str, Any]) -> Table:
 
 
 def _rejected(rows: list[dict[str, Any]]) -> Table:
-    table = _table("kept in quarantine", "table", "reason", "rows")
+    table = new_table("kept in quarantine", "table", "reason", "rows")
     for row in rows:
         names = (escape(row[key]) for key in ("source", "table_name", "reason_code"))
         table.add_row(*names, f"{row['records']:,}")

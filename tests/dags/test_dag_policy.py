@@ -31,11 +31,12 @@ HEAVY = (
     "sandbox",
 )
 
-# The design's night; what may come later (approve) is not asked for here.
+# The design's night, and beside its report what happens to what the size guard held.
 ORDER = (
     *("extract", "gate_landing", "transform", "predict", "segment", "gate_marts"),
     *("publish", "plan", "deliver", "reconcile", "report"),
 )
+HELD = ("held", "approve", "deliver_held")
 
 _PROBE = """
 import json, runpy, sys
@@ -87,6 +88,10 @@ def describe(dag):
                 "trigger_rule": str(task.trigger_rule.value),
                 "upstream": sorted(task.upstream_task_ids),
                 "outlets": [outlet.uri for outlet in task.outlets],
+                "is_mapped": task.get_closest_mapped_task_group() is not None,
+                "options": getattr(task, "options", None),
+                "defaults": getattr(task, "defaults", None),
+                "response_timeout": seconds(getattr(task, "response_timeout", None)),
             }
             for task in dag.tasks
         },
@@ -227,7 +232,7 @@ def _step(task_id: str) -> str:
 
 
 def test_the_tasks_are_those_of_the_design(night: dict[str, Any]) -> None:
-    assert {_step(task_id) for task_id in night["tasks"]} == set(ORDER)
+    assert {_step(task_id) for task_id in night["tasks"]} == {*ORDER, *HELD}
     settings = load_settings(ROOT / "config")
     reads = {*settings.sources, *(f"{name}_subscribers" for name in settings.destinations)}
     assert {t for t in night["tasks"] if _step(t) == "extract"} == {f"extract.{r}" for r in reads}
@@ -244,9 +249,14 @@ def test_the_tasks_follow_each_other_as_in_the_design(night: dict[str, Any]) -> 
         direct = set(tasks[task_id]["upstream"])
         return direct.union(*(ancestors(parent) for parent in direct))
 
+    def sorted_before(order: tuple[str, ...], task_id: str) -> set[str]:
+        earlier = order[: order.index(_step(task_id))]
+        return {other for other in tasks if _step(other) in earlier}
+
     for task_id in tasks:
-        position = ORDER.index(_step(task_id))
-        before = {other for other in tasks if ORDER.index(_step(other)) < position}
+        beside_the_report = (*(step for step in ORDER if step != "report"), *HELD)
+        order = beside_the_report if _step(task_id) in HELD else ORDER
+        before = sorted_before(order, task_id)
         if _step(task_id) == "reconcile":  # a tool's read-back waits for its own delivery only
             own = task_id.replace("reconcile.", "deliver.")
             before = {t for t in before if _step(t) != "deliver"} | {own}
@@ -259,7 +269,18 @@ def test_a_failure_anywhere_keeps_the_run_red(night: dict[str, Any]) -> None:
     assert rules.pop("report") == "none_failed"  # a night that publishes nothing is reported
     assert set(rules.values()) == {"all_success"}
     parents = {parent for task in night["tasks"].values() for parent in task["upstream"]}
-    assert set(night["tasks"]) - parents == {"report"}
+    assert set(night["tasks"]) - parents == {"report", "deliver_held"}
+
+
+def test_held_segments_are_asked_about_one_by_one_and_nothing_answers_by_itself(
+    night: dict[str, Any],
+) -> None:
+    approve = night["tasks"]["approve"]
+    assert approve["type"] == "ApproveOperator"
+    assert approve["is_mapped"] and night["tasks"]["deliver_held"]["is_mapped"]
+    assert approve["options"] == ["Approve", "Reject"]
+    assert approve["defaults"] is None
+    assert approve["response_timeout"] < night["dagrun_timeout"]
 
 
 def test_the_night_offers_its_results_as_assets(night: dict[str, Any]) -> None:

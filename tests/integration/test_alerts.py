@@ -67,9 +67,11 @@ class House:
         """Record a task's result, as operators do."""
         self.run(
             "insert into operations.task_results (run_id, task_id, as_of_date, state, summary, "
-            "started_at) values (%s, %s, %s, %s, %s, now()) on conflict (run_id, task_id) do "
+            "started_at, finished_at) values (%s, %s, %s, %s, %s, %s, %s) "
+            "on conflict (run_id, task_id) do "
             "update set state = excluded.state, summary = excluded.summary",
             *(run_id, task, DAY, state, json.dumps({"error": error} if error else {})),
+            *(BEGUN, BEGUN + timedelta(minutes=5)),
         )
 
     def publish(self, run_id: str) -> int:
@@ -272,12 +274,12 @@ def _held(house: House, run_id: str, segment: str | None, rows: int) -> None:
     publication = house.publish(run_id)
     house.run(
         "create table if not exists activation.plan_rows (publication_id bigint, segment text, "
-        "destination text, status text, status_reason text, address text)"
+        "destination text, status text, status_reason text, address text, audience text)"
     )
     for number in range(rows):
         house.run(
             "insert into activation.plan_rows values (%s, %s, %s, 'held', "
-            "'70 %% of 100 members change, limit 30 %%', 'anna@example.com')",
+            "'70 %% of 100 members change, limit 30 %%', 'anna@example.com', 'A')",
             *(publication, segment, ("listmonk", "mailchimp")[number % 2]),
         )
     house.task(run_id, "plan", "success")
@@ -303,6 +305,27 @@ def test_a_held_segment_is_told_as_soon_as_it_is_planned(house: House) -> None:
     assert ("crm", f"Over: {title.replace('3 changes', '5 changes')}") in house.review(
         "night-4", "running"
     )
+
+
+def test_a_held_segment_that_somebody_decided_about_is_over(house: House) -> None:
+    _held(house, "night-1", "champions", 2)
+    house.review("night-1", "running")
+    for tool in ("listmonk", "mailchimp"):
+        house.run(
+            "insert into activation.approvals (publication_id, destination, audience, segment, "
+            "plan_hash, decision, decided_by, decided_in) select max(publication_id), %s, 'A', "
+            "'champions', 'h', 'reject', 'anna', 'airflow' from history.publications",
+            tool,
+        )
+    house.review("night-1", "success")
+    assert _open(house) == []
+
+
+def test_hours_that_a_run_waits_for_an_answer_are_not_late(house: House) -> None:
+    house.task("night-1", "publish", "success")
+    house.run("update operations.task_results set finished_at = %s", BEGUN + timedelta(minutes=30))
+    for state in ("running", "success"):
+        assert house.review("night-1", state, now=BEGUN + timedelta(hours=9)) == []
 
 
 def _reject(house: House, source: str, count: int, state: str = "open") -> None:

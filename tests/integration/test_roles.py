@@ -151,7 +151,12 @@ def test_a_reader_reads_marts_history_and_quality_and_nothing_else(
     session: psycopg.Connection,
 ) -> None:
     readable = _readable(session, READER)
-    assert _schemas(readable) == {"marts", "history", "quality"}
+    assert _schemas(readable) == {"marts", "history", "quality", "activation"}
+    assert {name for name in readable if name.startswith("activation.")} == {
+        "activation.audience_state",
+        "activation.delivery_errors",
+        "activation.sync_runs",
+    }
     assert {"marts.customers", "marts.buyers", "history.publications"} <= readable
     assert "history.customer_ids" not in readable
     writes = session.execute(

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from kundenkreis import terminal
-from kundenkreis.terminal import NightWatch, detached_console, print_night, print_plan
+from kundenkreis.terminal import NightWatch, detached_console, print_night
+from kundenkreis.terminal_activation import print_plan
 
 
 @pytest.fixture
@@ -187,29 +188,64 @@ def test_a_plan_is_printed_by_audience(console: Console) -> None:
         "segment": "champions",
         "add": 1000,
         "remove": 20,
+        "update": 40,
         "held": 3,
-        "held_because": "changes by 60 %, allowed are 30 %",
-        "suppressed": {"unsubscribed": 4, "not_in_tool": 2},
-        "skipped": {},
+        "held_because": "change_above_limit",
+        "holdout": 9,
+        "suppressed": {"unsubscribed": 4, "complained": 2},
+        "skipped": {"not_in_tool": 5},
+        "calls": 14,
+    }
+    held = {
+        "destination": "mailchimp",
+        "audience": "[vip] Champions",
+        "segment": "champions",
+        "held_because": "change_above_limit",
+        "adds": 2,
+        "removes": 1,
+        "updates": 0,
+        "state": "rejected",
+        "decided_by": "anna",
+        "decided_at": "2026-07-01T08:30:00+02:00",
+        "decided_in": "airflow",
+    }
+    row = {
+        "destination": "mailchimp",
+        "audience": None,
+        "operation": "upsert",
+        "status": "planned",
+        "reason": "attributes_changed",
+        "changed_fields": ["stage", "monetary"],
+        "address": "a…@s…",
     }
     summary = {
         "publication_id": 7,
+        "as_of_date": "2026-06-30",
+        "planned_at": "2026-07-01 00:31:12+02",
         "destinations": {
             "mailchimp": {
                 "calls": 1200,
+                "minutes": 12.4,
+                "minutes_rest_on": "the last 5 deliveries",
                 "profiles": {"planned": 5000},
+                "new_contacts": 17,
                 "audiences": {"[vip] Champions": audience},
             }
         },
-        "held": [],
+        "held": [held],
+        "sample": [row],
     }
-    print_plan(console, 7, summary)
+    print_plan(console, summary)
     text = " ".join(_text(console).split())
     for expected in (
         "Plan of publication 7",
-        "mailchimp: 5,000 profiles to write, 1,200 write calls",
-        "[vip] Champions 1,000 20 3 6",
-        "held: [vip] Champions: changes by 60 %, allowed are 30 %",
-        "suppressed: unsubscribed 4, not_in_tool 2",
+        "As of 2026-06-30, planned 2026-07-01 00:31",
+        "mailchimp: 5,000 profiles to write (17 of them new), 1,200 write calls, about 12 min",
+        "[vip] Champions 1,000 40 20 3 6 9 14",
+        "suppressed: unsubscribed 4, complained 2",
+        "skipped: not_in_tool 5",
+        "minutes by the last 5 deliveries",
+        "mailchimp: [vip] Champions champions change_above_limit 2 1 0 rejected by anna",
+        "upsert mailchimp: (the contact) planned attributes_changed stage, monetary a…@s…",
     ):
         assert expected in text

@@ -36,11 +36,15 @@ def deliver(
     run_id: str,
     publication_id: int,
     progress: Progress,
+    *,
+    held: bool = False,
 ) -> dict[str, Any]:
     """See `kundenkreis.activation.delivery.deliver`."""
     from kundenkreis.activation import delivery
 
-    return delivery.deliver(destination, settings, resolve, dsn, run_id, publication_id, progress)
+    return delivery.deliver(
+        destination, settings, resolve, dsn, run_id, publication_id, progress, held=held
+    )
 
 
 def reconcile(
@@ -60,11 +64,13 @@ def reconcile(
     )
 
 
-def plan_summary(dsn: str, publication_id: int | None, settings: Settings) -> dict[str, Any]:
+def plan_summary(
+    dsn: str, publication_id: int | None, settings: Settings, *, sample: int = 0
+) -> dict[str, Any]:
     """See `kundenkreis.activation.plan.plan_summary`."""
     from kundenkreis.activation import plan
 
-    return plan.plan_summary(dsn, publication_id, settings)
+    return plan.plan_summary(dsn, publication_id, settings, sample=sample)
 
 
 def require_plannable(dsn: str, publication_id: int) -> None:

@@ -49,7 +49,7 @@ def judge(connection: psycopg.Connection, run: RunState, settings: Settings) -> 
     not run stays open.
     """
     results = _task_results(connection, run.run_id)
-    found = [*_dead_letters(connection, settings), *_late(run, settings)]
+    found = [*_dead_letters(connection, settings), *_late(run, results, settings)]
     if run.state != "running":  # while it runs, what has failed may be tried again
         found += [*_failed_gates(connection, run, results), *_failed_tasks(run, results)]
     if not run.is_backfill:
@@ -177,7 +177,11 @@ def _held(connection: psycopg.Connection, run: RunState) -> Iterator[Incident]:
             string_agg(distinct plan_rows.destination, ', ' order by plan_rows.destination)
         from activation.plan_rows
         inner join history.publications using (publication_id)
-        where publications.dag_run_id = %s and plan_rows.status = 'held'
+        left join activation.decisions using (publication_id, destination, audience)
+        where
+            publications.dag_run_id = %s
+            and plan_rows.status = 'held'
+            and decisions.decision is null
         group by plan_rows.segment
         order by plan_rows.segment
         """,
@@ -189,7 +193,8 @@ def _held(connection: psycopg.Connection, run: RunState) -> Iterator[Incident]:
             str(segment),
             f"Segment {segment} is held: {_waiting(count, 'change')} for a decision",
             f"Its change of {run.as_of_date} was not sent to {tools}: {reason}.",
-            "kundenkreis plan shows what would be sent; kundenkreis approve or reject decides",
+            "kundenkreis plan shows what would be sent; then "
+            f"kundenkreis approve {segment}, or kundenkreis reject {segment}",
             fingerprint="",
             facts={**_of_run(run), "segment": segment, "rows": count},
         )
@@ -257,13 +262,16 @@ def _churn(connection: psycopg.Connection, run: RunState) -> Iterator[Incident]:
         )
 
 
-def _late(run: RunState, settings: Settings) -> Iterator[Incident]:
+def _late(
+    run: RunState, results: dict[str, dict[str, Any]], settings: Settings
+) -> Iterator[Incident]:
     minutes = settings.alerts.deadline_minutes
     if minutes is None or run.started_at is None or run.is_backfill:
         return
-    if run.now - run.started_at < timedelta(minutes=minutes):
+    over = _through_at(results, settings) or run.now
+    if over - run.started_at < timedelta(minutes=minutes):
         return
-    taken = int((run.now - run.started_at).total_seconds() // 60)
+    taken = int((over - run.started_at).total_seconds() // 60)
     goes_on = "has been under way for" if run.state == "running" else "took"
     yield Incident(
         "late_run",
@@ -276,13 +284,25 @@ def _late(run: RunState, settings: Settings) -> Iterator[Incident]:
     )
 
 
+def _through_at(results: dict[str, dict[str, Any]], settings: Settings) -> datetime | None:
+    """When everything but questions to people was done: a run waits for their answers for hours."""
+    last = [f"reconcile.{name}" for name in settings.destinations] or ["publish"]
+    done = [results[task]["finished_at"] for task in last if _succeeded(results, task)]
+    return max(done) if len(done) == len(last) else None
+
+
+def _succeeded(results: dict[str, dict[str, Any]], task: str) -> bool:
+    return task in results and results[task]["state"] in ("success", "skipped")
+
+
 # --------------------------------------------------------------------------- shared
 
 
 def _task_results(connection: psycopg.Connection, run_id: str) -> dict[str, dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "select task_id, state, summary ->> 'error' as error from operations.task_results "
+            "select task_id, state, summary ->> 'error' as error, finished_at "
+            "from operations.task_results "
             "where run_id = %s order by finished_at",
             (run_id,),
         ).fetchall()

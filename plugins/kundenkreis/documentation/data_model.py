@@ -187,7 +187,7 @@ def _table_columns(body: str) -> Iterator[Column]:
 
 
 def _views(text: str, tables: list[Relation]) -> Iterator[Relation]:
-    """Views whose columns are a table's, aggregates of these, or counts."""
+    """Views whose columns are a table's, aggregates of these, counts, or cast to a type."""
     pattern = (
         r"((?:^--[^\n]*\n)+)create or replace view (\w+)\.(\w+) as\nselect\n(.*?)^from \w+\.(\w+)"
     )
@@ -212,7 +212,8 @@ def _view_columns(body: str, types: Mapping[str, str]) -> Iterator[Column]:
         expression, _, alias = code.strip().rstrip(",").rpartition(" as ")
         inner = re.sub(r"^(?:avg|lag|max)\(([\w.]+)\).*$", r"\1", expression or alias)
         computed = {"count": "bigint", "row_number": "boolean"}.get(expression.partition("(")[0])
-        type_ = computed or types[inner.split(".")[-1]]
+        cast_to = re.fullmatch(r"cast\(.* as ([\w ]+)\)", expression)
+        type_ = computed or (cast_to[1] if cast_to else types[inner.split(".")[-1]])
         yield Column(alias.split(".")[-1], type_, False, _one_line(remark or above))
         above = ""
 

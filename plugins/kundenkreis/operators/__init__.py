@@ -6,7 +6,13 @@ This package and `dags/` are the only places that import Airflow. What a task do
 
 from __future__ import annotations
 
-from kundenkreis.operators.alerts import NightNotifier, night_deadline
+from kundenkreis.operators.alerts import NightNotifier, night_alerts
+from kundenkreis.operators.approval import (
+    ApproveOperator,
+    DeliverHeldOperator,
+    FindHeldOperator,
+    ask_and_deliver,
+)
 from kundenkreis.operators.night import (
     DeliverOperator,
     ExtractOperator,
@@ -23,7 +29,7 @@ from kundenkreis.operators.night import (
 
 __all__ = [
     "NightNotifier",
-    "night_deadline",
+    "night_alerts",
     "ExtractOperator",
     "ReadSubscribersOperator",
     "GateOperator",
@@ -35,4 +41,8 @@ __all__ = [
     "DeliverOperator",
     "ReconcileOperator",
     "ReportOperator",
+    "FindHeldOperator",
+    "ApproveOperator",
+    "DeliverHeldOperator",
+    "ask_and_deliver",
 ]

@@ -65,6 +65,16 @@ def night_deadline(settings: Settings) -> DeadlineAlert | None:
     )
 
 
+def night_alerts(settings: Settings) -> dict[str, Any]:
+    """What the DAG is given so that people are told of its runs."""
+    notifier = NightNotifier()
+    return {
+        "deadline": night_deadline(settings),
+        "on_success_callback": notifier,
+        "on_failure_callback": notifier,
+    }
+
+
 def tell(context: Mapping[str, Any], state: State) -> None:
     """Record and send what there is to tell of a run. Raises nothing.
 

@@ -43,8 +43,8 @@ _PASSING = (VendorError, WarehouseError)
 BUSY_PAUSE = timedelta(seconds=20)
 
 
-class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
-    """Builds the run's context, times the work, and records its summary for `kundenkreis status`.
+class NightTask:
+    """What every task of the night has in common, whichever operator of Airflow's it extends.
 
     A `KundenkreisError` fails the task with its message alone. It is retried only where the cause
     may pass: an unreachable vendor or warehouse. A task that has to wait for another run's build
@@ -57,46 +57,33 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
 
     role = TRANSFORMER
     tells_at_once = False
+    task_id: str
+    log: Any
+    _done: tuple[RunContext, Summary] | None = None
 
-    def __init__(self, **kwargs: Any) -> None:
-        # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
-        super().__init__(multiple_outputs=True, **kwargs)
-        self._done: tuple[RunContext, Summary] | None = None
+    def run_night_task(
+        self, context: Context, work: Callable[[RunContext], Summary], part: str = ""
+    ) -> Summary:
+        """Build the run's context, time the work, and record its summary for `kundenkreis status`.
 
-    def work(self, run: RunContext) -> Summary:
-        """Do the task's work and return its summary."""
-        raise NotImplementedError
-
-    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
-        """What the task read and wrote; nothing where only other tasks' tables are looked at."""
-        return Lineage()
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Called by Airflow's OpenLineage provider, where it is installed and switched on."""
-        from kundenkreis.operators import lineage as openlineage
-
-        if self._done is None:
-            return None
-        found = self.lineage(*self._done)
-        openlineage.emit_jobs(found.jobs, task_instance)
-        return openlineage.operator_lineage(found)
-
-    def execute(self, context: Context) -> Summary:
-        """Airflow's entry point."""
+        Args:
+            part: what a mapped task works on; each part is recorded by itself.
+        """
         started = datetime.now(UTC)
         self._watch("started")
         run: RunContext | None = None
+        recorded_as = f"{self.task_id}.{part}" if part else self.task_id
         try:
             run = run_context(context, self._progress)
             night.prepare(run)
-            summary = self.work(night.under_role(run, self.role))
+            summary = work(night.under_role(run, self.role))
         except BuildBusy as busy:
             self._progress(str(busy))
             raise AirflowRescheduleException(datetime.now(UTC) + BUSY_PAUSE) from None
         except Exception as error:
             message = self._failure_message(error)
             if run is not None:
-                _record(run, self.task_id, "failed", {"error": message}, started)
+                _record(run, recorded_as, "failed", {"error": message}, started)
             metrics.emit(self.task_id, "failed", _seconds_since(started), {})
             self._watch("failed", message)
             if _may_pass(error):
@@ -105,7 +92,7 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
                 _give_up(run)
             raise AirflowFailException(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
-        _record(run, self.task_id, state, summary, started)
+        _record(run, recorded_as, state, summary, started)
         metrics.emit(self.task_id, state, _seconds_since(started), summary)
         self._done = (run, summary)
         self._watch(state)
@@ -130,6 +117,36 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     def _watch(self, event: str, text: str = "") -> None:
         if watcher is not None:
             watcher(self.task_id, event, text)
+
+
+class NightOperator(NightTask, BaseOperator):  # type: ignore[misc]  # mypy does not follow Airflow
+    """A task of the night that runs from start to end in one go."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Each key of the summary is an XCom of its own, so that `output["schema_name"]` works.
+        super().__init__(multiple_outputs=True, **kwargs)
+
+    def work(self, run: RunContext) -> Summary:
+        """Do the task's work and return its summary."""
+        raise NotImplementedError
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What the task read and wrote; nothing where only other tasks' tables are looked at."""
+        return Lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Called by Airflow's OpenLineage provider, where it is installed and switched on."""
+        from kundenkreis.operators import lineage as openlineage
+
+        if self._done is None:
+            return None
+        found = self.lineage(*self._done)
+        openlineage.emit_jobs(found.jobs, task_instance)
+        return openlineage.operator_lineage(found)
+
+    def execute(self, context: Context) -> Summary:
+        """Airflow's entry point."""
+        return self.run_night_task(context, self.work)
 
 
 def _seconds_since(started: datetime) -> float:

@@ -69,6 +69,18 @@ def masked_columns(
     return found
 
 
+def mask(column: sql.Composable) -> sql.Composed:
+    """A text column with everything but its first letters hidden, whoever asks."""
+    return sql.SQL(_MASKED_TEXT).format(column=column)
+
+
+def mask_unless_allowed(column: sql.Composable, schema: str) -> sql.Composed:
+    """A text column as the views of ``marts`` on this colour show it to the present user."""
+    return sql.SQL("case when {may_see} then {column} else {mask} end").format(
+        may_see=_may_see(schema), column=column, mask=mask(column)
+    )
+
+
 def require_unmasked(connection: psycopg.Connection, schema: str) -> None:
     """Refuse to compare or send masked values.
 

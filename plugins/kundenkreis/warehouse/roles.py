@@ -31,7 +31,7 @@ ROLES = {
     LOADER: "loads raw_*, writes quarantine",
     TRANSFORMER: "reads raw_*, builds staging to marts, checks, publishes, writes history",
     ACTIVATOR: "reads the marts, owns plan and ledger, sends",
-    READER: "reads marts, history and quality; personal data masked",
+    READER: "reads marts, history, quality and what was delivered; personal data masked",
     SEES_PERSONAL_DATA: "as the reader, with personal data",
 }
 # The roles that tasks work under; the login must be a member.
@@ -75,6 +75,10 @@ _ON_TABLE = (
     # Whether a run is a backfill, which loads nothing.
     ("history.publications", LOADER, "select"),
     ("activation.subscriber_states", TRANSFORMER, "select"),
+    # What was sent and what was refused, in numbers and without addresses.
+    ("activation.sync_runs", READER, "select"),
+    ("activation.audience_state", READER, "select"),
+    ("activation.delivery_errors", READER, "select"),
 )
 
 _CHANGED_OWNERS = """

@@ -32,8 +32,9 @@ create table if not exists activation.subscriber_states (
 );
 
 -- Every attempt to change a tool, never deleted by delivery. Its state only moves forward:
--- intended, then confirmed, rejected or unknown. A row that was planned but may not or need not be
--- sent has one as well: suppressed or skipped. One row per attempt.
+-- intended, sent while the tool works on it by itself, then confirmed, rejected or unknown. A row
+-- that was planned but may not or need not be sent has one as well: suppressed or skipped. One row
+-- per attempt.
 create table if not exists activation.ledger (
     attempt_id bigint generated always as identity primary key,  -- rises with each attempt
     plan_row_id text not null,  -- the row of plan_rows
@@ -55,11 +56,18 @@ create table if not exists activation.ledger (
     reason text,  -- the tool's words, addresses blanked out
     vendor_reference text,  -- the tool's id of a contact that was created
     intended_at timestamptz not null default clock_timestamp(),  -- before the request
-    sent_at timestamptz,  -- not used
-    settled_at timestamptz  -- when the outcome was known
+    sent_at timestamptz,  -- when the request was made; null: none was, or nobody lived to say so
+    settled_at timestamptz,  -- when the outcome was known
+    vendor_job_id text  -- the tool's id of the job that works on the row by itself
 );
-create index if not exists ledger_plan_row on activation.ledger (plan_row_id, attempt_id);
+alter table activation.ledger add column if not exists vendor_job_id text;
+-- Every row is settled soon after it was written. With room in its page that costs no index entry.
+alter table activation.ledger set (fillfactor = 50);
+-- Each attempt is found by its own id, or with all of its publication.
+drop index if exists activation.ledger_plan_row;
 create index if not exists ledger_publication on activation.ledger (publication_id, destination);
+create index if not exists ledger_rejected on activation.ledger (destination, audience, address, attempt_id)
+    where state = 'rejected';
 
 -- What the ledger adds up to, kept in the ledger's transactions. What a tool holds is keyed by
 -- address, so a merged or renumbered customer moves nothing. One row per destination, audience and
@@ -85,6 +93,8 @@ create table if not exists activation.delivered_state (
     retry_from_publication_id bigint,  -- not sent again before this publication
     primary key (destination, audience, address)
 );
+
+alter table activation.delivered_state set (fillfactor = 50);
 
 -- The tools' ids of our audiences. One row per destination and audience.
 create table if not exists activation.audiences (
@@ -137,3 +147,85 @@ select
 from activation.delivered_state
 where delivered_state.audience <> ''
 group by delivered_state.destination, delivered_state.audience;
+
+-- What people decided about audiences that the size guard held. Only such a row lets a held audience
+-- go out, and only with exactly the plan that was decided on. One row per decision and audience.
+create table if not exists activation.approvals (
+    approval_id bigint generated always as identity primary key,  -- rises with each decision
+    publication_id bigint not null,  -- the publication whose plan was decided on
+    destination text not null,  -- the email tool
+    audience text not null,  -- the audience's name
+    segment text not null,  -- key of the segment
+    plan_hash text not null,  -- as in held_audiences when it was decided
+    decision text not null check (decision in ('approve', 'reject')),  -- approve or reject
+    decided_by text not null,  -- who: the login name
+    decided_at timestamptz not null default clock_timestamp(),  -- when
+    decided_in text not null check (decided_in in ('airflow', 'command line')),  -- where
+    note text,  -- why, in the person's own words
+    run_id text  -- Airflow's run that asked; null on the command line
+);
+create index if not exists approvals_audience on activation.approvals (
+    publication_id, destination, audience, approval_id
+);
+
+-- The decision that counts: the newest. One row per publication, destination and audience.
+create or replace view activation.decisions as
+select
+    approvals.publication_id,  -- the publication whose plan was decided on
+    approvals.destination,  -- the email tool
+    approvals.audience,  -- the audience's name
+    approvals.segment,  -- key of the segment
+    approvals.plan_hash,  -- it holds for this plan only
+    approvals.decision,  -- approve or reject
+    approvals.decided_by,  -- who
+    approvals.decided_at,  -- when
+    approvals.decided_in,  -- airflow or command line
+    approvals.note  -- why
+from activation.approvals
+where
+    not exists (
+        select 1
+        from activation.approvals as later
+        where
+            later.publication_id = approvals.publication_id
+            and later.destination = approvals.destination
+            and later.audience = approvals.audience
+            and later.approval_id > approvals.approval_id
+    );
+
+-- What the tools refuse, without addresses. One row per destination, audience and refused contact.
+create or replace view activation.delivery_errors as
+select
+    delivered_state.destination,  -- the email tool
+    delivered_state.audience,  -- '' for the contact's own attributes
+    delivered_state.segment,  -- key of the segment; null for the contact's own attributes
+    delivered_state.customer_id,  -- as in marts.customers
+    cast(last_rejection.operation as text) as operation,  -- upsert, add or remove
+    delivered_state.rejected_reason as reason_code,  -- the tool's code
+    delivered_state.rejections as attempts,  -- refusals in a row of one payload
+    -- max_rejections of destinations.yml
+    cast(destinations.max_rejections as integer) as attempts_allowed,
+    -- refused too often: not sent again before its contents change
+    cast(delivered_state.rejections >= coalesce(destinations.max_rejections, 5) as boolean) as is_parked,
+    -- not sent again before this publication; without effect where it is parked
+    delivered_state.retry_from_publication_id,
+    -- when it was last refused
+    cast(last_rejection.settled_at as timestamp with time zone) as last_rejected_at,
+    cast(last_rejection.attempt_id as bigint) as attempt_id  -- the row of the ledger
+from activation.delivered_state
+left join activation.destinations on destinations.destination = delivered_state.destination
+left join lateral (
+    select
+        ledger.attempt_id,
+        ledger.operation,
+        ledger.settled_at
+    from activation.ledger
+    where
+        ledger.destination = delivered_state.destination
+        and ledger.audience = delivered_state.audience
+        and ledger.address = delivered_state.address
+        and ledger.state = 'rejected'
+    order by ledger.attempt_id desc
+    limit 1
+) as last_rejection on true
+where delivered_state.rejections > 0;
