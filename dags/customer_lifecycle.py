@@ -49,6 +49,7 @@ from kundenkreis.operators import (
     SegmentOperator,
     TransformOperator,
     ask_and_deliver,
+    night_alerts,
 )
 from kundenkreis.settings import load_settings
 
@@ -65,6 +66,7 @@ with DAG(
     max_active_runs=1,
     # Held segments wait for an answer until shortly before the next night.
     dagrun_timeout=timedelta(hours=23, minutes=30),
+    **night_alerts(settings),  # who is told what is in alerts.yml
     tags=["kundenkreis", "nightly"],
     params={
         "as_of": Param(

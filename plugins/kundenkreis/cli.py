@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import psycopg
 import typer
@@ -29,7 +30,9 @@ from kundenkreis.redaction import first_lines
 from kundenkreis.terminal import (
     NightWatch,
     detached_console,
+    print_findings,
     print_gate_trend,
+    print_incidents,
     print_night,
     print_quarantine,
     print_record,
@@ -45,7 +48,9 @@ app = typer.Typer(
 warehouse_app = typer.Typer(help="The warehouse: the embedded PostgreSQL, or your own.")
 sandbox_app = typer.Typer(help="A shop, a CRM and two email tools on this machine, to try it on.")
 quarantine_app = typer.Typer(help="Rows that could not be used: look at them, and work them off.")
+alerts_app = typer.Typer(help="Who is told what goes wrong: open incidents, and trials.")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(warehouse_app, name="warehouse")
 app.add_typer(sandbox_app, name="sandbox")
 
@@ -131,6 +136,28 @@ def status(as_json: AsJson = False) -> None:
         console.print("No night has run yet. `kundenkreis run` runs one.")
     else:
         print_night(console, report)
+
+
+@app.command()
+def doctor(
+    everything: Annotated[bool, typer.Option("--all", help="Show what is fine as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what would make a night fail, with the fix of each. Changes nothing.
+
+    Exit code 1 where something is an error.
+    """
+    from kundenkreis.doctor import examine
+
+    with suppress(KundenkreisError):  # a mistake in the config is a finding
+        use_sandbox_if_nothing_else()
+    findings = examine()
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_findings(console, findings, everything)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -354,6 +381,72 @@ def quarantine_release(
     else:
         names = ", ".join(one.record_hash[:12] for one in found)
         console.print(f"Released: {names}. Back in the next night.", highlight=False)
+
+
+@alerts_app.command("list")
+def alerts_list(as_json: AsJson = False) -> None:
+    """List the incidents that are open, with what to do."""
+    from kundenkreis.alerts.incidents import open_incidents
+    from kundenkreis.warehouse.connection import connect
+
+    with connect(migrated_warehouse()) as connection:
+        incidents = open_incidents(connection)
+    if as_json:
+        print_json(incidents)
+    else:
+        print_incidents(console, incidents)
+
+
+@alerts_app.command("test")
+def alerts_test(
+    channel: Annotated[str, typer.Argument(help="Its name in alerts.yml.")],
+) -> None:
+    """Send a message to a channel, as an incident would be told."""
+    from kundenkreis.alerts.channels import Message
+    from kundenkreis.settings import load_settings
+
+    settings = load_settings()
+    if channel not in settings.alerts.channels:
+        known = ", ".join(settings.alerts.channels) or "none"
+        raise KundenkreisError(
+            f"{settings.folder / 'alerts.yml'} has no channel '{channel}'. It has: {known}."
+        )
+    message = Message(
+        "test",
+        "opened",
+        f"Test of channel {channel}",
+        "This is how Kundenkreis tells that something needs you.\n\nNext: nothing; it was a test.",
+    )
+    _send_alert()(settings.alerts.channels[channel], message)
+    console.print(f"Channel '{channel}' took the message.", highlight=False)
+
+
+@alerts_app.command("send")
+def alerts_send(as_json: AsJson = False) -> None:
+    """Send the messages that a channel did not take before."""
+    from kundenkreis.alerts.sending import send_pending
+    from kundenkreis.settings import load_settings
+    from kundenkreis.warehouse.connection import connect
+
+    settings = load_settings()
+    with connect(migrated_warehouse()) as connection:
+        counts = send_pending(connection, settings.alerts, _send_alert(), errors.print)
+    if as_json:
+        print_json(counts)
+    else:
+        console.print(f"{counts['sent']} sent, {counts['failed']} not taken.", highlight=False)
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _send_alert() -> Any:
+    """Sends by Airflow's notifiers, which need Airflow's settings but nothing of it running."""
+    from kundenkreis.airflow_home import airflow_environment
+
+    os.environ.update(airflow_environment("sqlite://"))
+    from kundenkreis.operators import alerts
+
+    return alerts.send_and_explain
 
 
 @app.command()

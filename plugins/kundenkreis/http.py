@@ -137,6 +137,7 @@ class VendorClient:
         attempts: int = 6,
         decimal_numbers: bool = False,
         transport: httpx.BaseTransport | None = None,
+        on_response: Callable[[httpx.Response], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -164,6 +165,7 @@ class VendorClient:
                 max_connections=max_connections, max_keepalive_connections=max_connections
             ),
             transport=transport,
+            event_hooks={"response": [on_response] if on_response else []},
             # A company proxy must not be asked for the sandbox on this machine.
             trust_env=host not in {"127.0.0.1", "localhost", "::1"},
             follow_redirects=False,

@@ -8,6 +8,7 @@ A config folder (``config/``, or the one ``KUNDENKREIS_CONFIG`` names) holds
 - ``destinations.yml`` the email tools
 - ``retention.yml``    how long rows about persons are kept
 - ``quality.yml``      what the gates let pass
+- ``alerts.yml``       who is told what
 
 Secrets are never in these files: they are Airflow connections, named by their id.
 """
@@ -35,6 +36,7 @@ from pydantic import (
     field_validator,
 )
 
+from kundenkreis.alerts.config import AlertsConfig
 from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.errors import ConfigError
 from kundenkreis.sources.config import SourcesConfig
@@ -516,6 +518,7 @@ class Settings(BaseModel):
     destinations: dict[str, Any]
     retention: RetentionConfig
     quality: QualityConfig = QualityConfig()
+    alerts: AlertsConfig = AlertsConfig()
 
     @property
     def active_segments(self) -> dict[str, Segment]:
@@ -572,6 +575,17 @@ class Settings(BaseModel):
         return moment.astimezone(self.model.zone).date()
 
 
+_FILES: dict[str, type[BaseModel]] = {
+    "model": ModelSettings,
+    "sources": SourcesConfig,
+    "segments": SegmentsConfig,
+    "destinations": DestinationsConfig,
+    "retention": RetentionConfig,
+    "quality": QualityConfig,
+    "alerts": AlertsConfig,
+}
+
+
 def load_settings(config_dir: Path | None = None) -> Settings:
     """Read and check a config folder.
 
@@ -601,14 +615,41 @@ def load_settings(config_dir: Path | None = None) -> Settings:
         destinations=_present(destinations),
         retention=retention,
         quality=read_file(folder / "quality.yml", QualityConfig),
+        alerts=read_file(folder / "alerts.yml", AlertsConfig),
     )
     _check_references(settings)
     return settings
 
 
+def problems_of(config_dir: Path | None = None) -> list[str]:
+    """Every mistake in a config folder at once, each as `load_settings` would say it.
+
+    Files are compared with each other only where each can be read by itself.
+    """
+    folder = config_dir or config_folder()
+    problems: list[str] = []
+    for name, model in _FILES.items():
+        try:
+            read_file(folder / f"{name}.yml", model)
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    if not problems:
+        try:
+            load_settings(folder)
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    return problems
+
+
 def _check_references(settings: Settings) -> None:
-    _check_segments(settings)
-    _check_links(settings)
+    problems = []
+    for check in (_check_segments, _check_links):
+        try:
+            check(settings)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _check_links(settings: Settings) -> None:
@@ -753,10 +794,10 @@ def _refuse_repeated_keys(file: Path, node: Any) -> None:
 def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for problem in error.errors():
-        location = tuple(problem["loc"])
+        location = _without_kinds(model, tuple(problem["loc"]))
         key = ".".join(str(part) for part in location if part != "[key]")
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(_allowed_keys(model, location[:-1])) or "none"
+            allowed = ", ".join(_allowed_keys(model, tuple(problem["loc"])[:-1])) or "none"
             text = f"unknown key. Allowed here: {allowed}."
         elif problem["type"] == "missing":
             text = "is required and missing."
@@ -765,6 +806,18 @@ def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
             text = f"found {_shown(problem.get('input'))}: {message}."
         lines.append(f"{_where(file, location)}: {key}: {text}")
     return "\n".join(lines)
+
+
+def _without_kinds(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """pydantic names the kind of a union between the keys; in the file no such key stands."""
+    schema: dict[str, Any] = model.model_json_schema()
+    here, kept = schema, []
+    for part in location:
+        here = _resolve(here, schema.get("$defs", {}))
+        if part not in here.get("discriminator", {}).get("mapping", {}):
+            kept.append(part)
+        here = _step(here, part)
+    return tuple(kept)
 
 
 def _shown(value: Any) -> str:
@@ -795,6 +848,8 @@ def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
 
 
 def _step(schema: dict[str, Any], part: Any) -> dict[str, Any]:
+    if part in (kinds := schema.get("discriminator", {}).get("mapping", {})):
+        return {"$ref": kinds[part]}
     if isinstance(part, int):
         return dict(schema.get("items", {}))
     properties = schema.get("properties", {})

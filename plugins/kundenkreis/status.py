@@ -79,6 +79,28 @@ def gate_trend(dsn: str, expectation_id: str | None) -> Rows:
         )
 
 
+def checked_relations(dsn: str, run_id: str, gate: str, marts_schema: str | None) -> list[str]:
+    """The tables that a gate looked at in a run, as ``schema.name``."""
+    with connect(dsn) as connection:
+        rows = connection.execute(
+            "select distinct table_name from quality.gate_results "
+            "where run_id = %s and gate = %s order by 1",
+            (run_id, gate),
+        ).fetchall()
+    schema = f"{marts_schema}." if marts_schema else ""
+    named = [name if "." in name else schema + name for (name,) in rows]
+    return [name for name in named if "." in name and "information_schema" not in name]
+
+
+def published_views(dsn: str) -> list[str]:
+    """The views of ``marts``."""
+    with connect(dsn) as connection:
+        rows = connection.execute(
+            "select viewname from pg_views where schemaname = 'marts' order by 1"
+        )
+        return [name for (name,) in rows.fetchall()]
+
+
 def _publication(connection: psycopg.Connection) -> dict[str, Any] | None:
     rows = _rows(
         connection,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,6 +16,7 @@ from rich.status import Status
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from kundenkreis.doctor import Finding
     from kundenkreis.warehouse.rollback import Rollback
 
 _MARKS = {
@@ -112,6 +114,44 @@ def print_night(console: Console, report: dict[str, Any]) -> None:
         )
     else:
         console.print("Nothing is published yet")
+
+
+_LEVELS = {
+    "ok": "[green]ok[/]     ",
+    "warning": "[yellow]warning[/]",
+    "error": "[bold red]error[/]  ",
+}
+
+
+def print_findings(console: Console, findings: list[Finding], everything: bool) -> None:
+    """Print what `doctor` found, the errors last, where they are read first."""
+    for level in ("ok", "warning", "error"):
+        for finding in findings:
+            if finding.level != level or (level == "ok" and not everything):
+                continue
+            lines = [
+                f"{_LEVELS[level]}  {escape(f'{finding.subject}: {finding.where}')}",
+                f"         {escape(finding.what)}",
+                *([f"         [bold]fix:[/] {escape(finding.fix)}"] if finding.fix else []),
+            ]
+            console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    counts = Counter(finding.level for finding in findings)
+    fine = "" if everything else " (--all shows them)"
+    console.print(
+        f"{counts['ok']} fine{fine}, {counts['warning']} warnings, {counts['error']} errors",
+        highlight=False,
+    )
+
+
+def print_incidents(console: Console, incidents: list[dict[str, Any]]) -> None:
+    """Print open incidents, each with what it means and what to run next."""
+    if not incidents:
+        console.print("No incident is open.")
+    for incident in incidents:
+        since = f"open since {incident['opened_at'][:16]}, seen by {incident['times_seen']} runs"
+        console.rule(escape(incident["title"]), align="left")
+        console.print(f"[dim]{incident['event']}, {since}[/]", highlight=False)
+        console.print(incident["explanation"], markup=False, highlight=False, soft_wrap=True)
 
 
 def print_held(console: Console, held: list[dict[str, Any]]) -> None:

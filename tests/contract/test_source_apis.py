@@ -20,7 +20,7 @@ from kundenkreis.connections import Connection, parse_connection
 from kundenkreis.errors import CredentialError, KundenkreisError, VendorError
 from kundenkreis.http import VendorClient
 from kundenkreis.settings import ModelSettings
-from kundenkreis.sources import extract, woocommerce
+from kundenkreis.sources import extract, probe, woocommerce
 from kundenkreis.sources.config import HubSpotSettings, WooCommerceSettings
 from sandbox.testing import Handle, running_sandbox
 
@@ -94,6 +94,19 @@ def content(dsn: str, source: str) -> dict[str, list[tuple[Any, ...]]]:
 def drop(dsn: str, source: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"drop schema raw_{source}, raw_{source}_staging cascade".encode())
+
+
+@both
+def test_a_probe_reads_one_record_of_each_kind(sandbox: Handle, source: str) -> None:
+    settings: Any = SimpleNamespace(folder=Path(), sources=SOURCES, model=ModelSettings())
+    sandbox.clear_requests()
+    probe(source, settings, resolver(sandbox.connections), attempts=1)
+    asked = [(request["method"], request["path"]) for request in sandbox.requests()]
+    assert len(asked) == 2
+    assert all(method == "GET" or path.endswith("/search") for method, path in asked)
+    sandbox.faults(vendor=source, kind="unauthorised", times=-1)
+    with pytest.raises(CredentialError, match=f"connection '{source}'"):
+        probe(source, settings, resolver(sandbox.connections), attempts=1)
 
 
 def every_page(sandbox: Handle, path: str) -> list[dict[str, Any]]:

@@ -44,11 +44,11 @@ class Household:
             assert completed.returncode == 0, completed.stdout + completed.stderr
         return completed
 
-    def run_as_users_do(self, as_of: date) -> None:
+    def run_as_users_do(self, as_of: date, **environment: str) -> None:
         """Run one night from nothing: a new interpreter, and whatever it has to import."""
         completed = subprocess.run(
             [sys.executable, "-m", "kundenkreis", "run", "--as-of", as_of.isoformat()],
-            env=self.environment(),
+            env=self.environment(more=environment),
             capture_output=True,
             text=True,
             timeout=300,

@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from kundenkreis.settings import repository_root
+from tests.http_server import Asked, json_answer, serving
 from tests.night.conftest import FIRST_NIGHT, Household
 
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[tuple[dict[str, str], list[Asked]]]:
+    """A config folder with a channel for everything, as environment; and what the channel got."""
+    folder = tmp_path / "config"
+    shutil.copytree(repository_root() / "config", folder)
+    (folder / "alerts.yml").write_text(
+        "channels: {ops: {kind: webhook}}\n"
+        "events: {failed_task: [ops], failed_gate: [ops], held_segment: [ops]}\n"
+        "deadline_minutes: 600\n"
+    )
+    with serving(json_answer(200, {})) as (port, asked):
+        yield (
+            {
+                "KUNDENKREIS_CONFIG": str(folder),
+                "AIRFLOW_CONN_ALERTS_WEBHOOK": f"http://127.0.0.1:{port}/hook",
+            },
+            asked,
+        )
+
+
+def _news(asked: list[Asked]) -> set[tuple[str, str, str]]:
+    """What was told since the last look: event, state and subject."""
+    found = {
+        (one.json["event"], one.json["state"], one.json["title"].removeprefix("Over: ").split()[0])
+        for one in asked
+    }
+    assert len(found) == len(asked), "something was told twice"
+    assert not any("@" in one.body.decode() for one in asked)
+    asked.clear()
+    return found
+
+
 def test_failed_nights_say_why_and_the_next_one_ends_right(
-    household: Callable[..., Household],
+    household: Callable[..., Household], told: tuple[dict[str, str], list[Asked]]
 ) -> None:
     home = household(customers=100, seed=5)
+    alerts, asked = told
 
     home.sandbox.faults(vendor="hubspot", kind="unauthorised", times=-1)
-    refused = home.run(FIRST_NIGHT)
+    refused = home.run(FIRST_NIGHT, **alerts)
+    assert _news(asked) == {("failed_task", "opened", "extract.hubspot")}
 
     assert refused.returncode == 1
     assert "extract.hubspot failed: CredentialError: HubSpot: POST /crm/" in refused.stderr
@@ -29,7 +67,12 @@ def test_failed_nights_say_why_and_the_next_one_ends_right(
     home.sandbox.clear_faults()
     home.sandbox.faults(vendor="listmonk", kind="error_in_200", method="PUT", times=-1)
     home.sandbox.faults(vendor="mailchimp", kind="error_in_200", method="POST", times=-1)
-    unsent = home.run(FIRST_NIGHT)
+    unsent = home.run(FIRST_NIGHT, **alerts)
+    assert _news(asked) == {
+        ("failed_task", "resolved", "extract.hubspot"),
+        ("failed_task", "opened", "deliver.listmonk"),
+        ("failed_task", "opened", "deliver.mailchimp"),
+    }
 
     assert unsent.returncode == 1
     for system in ("listmonk", "mailchimp"):
@@ -41,7 +84,11 @@ def test_failed_nights_say_why_and_the_next_one_ends_right(
         assert "@" not in night.stdout + night.stderr
 
     home.sandbox.clear_faults()
-    home.run(FIRST_NIGHT, check=True)
+    home.run(FIRST_NIGHT, check=True, **alerts)
+    assert _news(asked) == {
+        ("failed_task", "resolved", "deliver.listmonk"),
+        ("failed_task", "resolved", "deliver.mailchimp"),
+    }
 
     wanted, found = home.desired_audiences(), home.audiences()
     assert any(wanted.values())
@@ -51,10 +98,10 @@ def test_failed_nights_say_why_and_the_next_one_ends_right(
     open_attempts = "select count(*) from activation.ledger where state in ('intended', 'sent')"
     assert home.rows(open_attempts) == [(0,)]
 
-    _stopped_by_gate_marts(home)
+    _stopped_by_gate_marts(home, alerts, asked)
 
 
-def _stopped_by_gate_marts(home: Household) -> None:
+def _stopped_by_gate_marts(home: Household, alerts: dict[str, str], asked: list[Asked]) -> None:
     """A whole night over damaged data ends at its gate; readers and mailboxes notice nothing.
 
     test_night.py does the same with gate_landing.
@@ -64,7 +111,8 @@ def _stopped_by_gate_marts(home: Household) -> None:
     with psycopg.connect(home.dsn) as connection:
         # The sources read only what changed, so these rows do not come back by themselves.
         connection.execute("update raw_woocommerce.orders set total = total * 100")
-    stopped = home.run(FIRST_NIGHT)
+    stopped = home.run(FIRST_NIGHT, **alerts)
+    assert ("failed_gate", "opened", "gate_marts") in _news(asked)
     assert stopped.returncode == 1
     assert "gate_marts failed: GateFailure" in stopped.stderr
     assert "marts.orders.revenue_reconciles_with_raw" in stopped.stderr

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kundenkreis.alerts.config import AlertsConfig
 from kundenkreis.destinations.config import DestinationsConfig
 from kundenkreis.settings import (
     ModelSettings,
@@ -29,13 +30,14 @@ FILES: dict[str, type[BaseModel]] = {
     "destinations": DestinationsConfig,
     "retention": RetentionConfig,
     "quality": QualityConfig,
+    "alerts": AlertsConfig,
 }
 
 _HEAD = """# Configuration
 
 <!-- Written by `make docs`; do not edit by hand. -->
 
-A config folder holds six files: [config/](../config/), or the folder that `KUNDENKREIS_CONFIG`
+A config folder holds seven files: [config/](../config/), or the folder that `KUNDENKREIS_CONFIG`
 names. `sources.yml` must exist; any other file, and any key with a default, may be left out. A key
 that is not listed here is an error, reported with file, line, key and what is allowed. Secrets are
 never in these files: they are Airflow connections (see [.env.example](../.env.example)).
@@ -186,6 +188,10 @@ def _references(value: Schema, suffix: str = "") -> Iterator[tuple[str, str]]:
         yield suffix, value["$ref"].rsplit("/", 1)[-1]
     for option in value.get("anyOf", []):
         yield from _references(option, suffix)
+    if "discriminator" in value:
+        name = value["discriminator"]["propertyName"]
+        for tag, reference in value["discriminator"]["mapping"].items():
+            yield f"{suffix} ({name}: {tag})", reference.rsplit("/", 1)[-1]
     if "items" in value:
         yield from _references(value["items"], suffix + "[]")
     if isinstance(value.get("additionalProperties"), dict):
@@ -235,11 +241,17 @@ def _type(value: Schema, definitions: dict[str, Schema]) -> str:
     """What may stand there, in words."""
     if "$ref" in value:
         target = definitions[value["$ref"].rsplit("/", 1)[-1]]
+        if "properties" not in target and "enum" not in target:
+            return "any value"
         return _type(target, definitions) if "enum" in target else "keys (see below)"
     if _is_optional_section(value):
         return _type(value["anyOf"][0], definitions)
     if "anyOf" in value:
         return " or ".join(_type(option, definitions) for option in value["anyOf"])
+    if "discriminator" in value:
+        return "keys (see below)"
+    if "const" in value:
+        return f"`{_yaml(value['const'])}`"
     if "enum" in value:
         return ", ".join(f"`{_yaml(item)}`" for item in value["enum"])
     kind = value.get("type")
@@ -259,7 +271,10 @@ def _mapping_type(value: Schema, definitions: dict[str, Schema]) -> str:
 
 
 def _length(value: Schema) -> str:
-    return f", exactly {value['minItems']}" if "minItems" in value else ""
+    if "minItems" not in value:
+        return ""
+    exact = value.get("maxItems") == value["minItems"]
+    return f", {'exactly' if exact else 'at least'} {value['minItems']}"
 
 
 def _limits(value: Schema) -> str:

@@ -6,6 +6,7 @@ This package and `dags/` are the only places that import Airflow. What a task do
 
 from __future__ import annotations
 
+from kundenkreis.operators.alerts import NightNotifier, night_alerts
 from kundenkreis.operators.approval import (
     ApproveOperator,
     DeliverHeldOperator,
@@ -27,6 +28,8 @@ from kundenkreis.operators.night import (
 )
 
 __all__ = [
+    "NightNotifier",
+    "night_alerts",
     "ExtractOperator",
     "ReadSubscribersOperator",
     "GateOperator",

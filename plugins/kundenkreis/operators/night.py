@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from kundenkreis import night
+from kundenkreis import lineage, night
 from kundenkreis.errors import (
     BuildBusy,
     ConfigError,
@@ -25,7 +25,9 @@ from kundenkreis.errors import (
     VendorError,
     WarehouseError,
 )
+from kundenkreis.lineage import Lineage
 from kundenkreis.night import RunContext, Summary
+from kundenkreis.operators import alerts, metrics
 from kundenkreis.redaction import first_lines
 from kundenkreis.warehouse import ACTIVATOR, LOADER, TRANSFORMER
 
@@ -50,11 +52,14 @@ class NightTask:
 
     Attributes:
         role: what the task may do in the warehouse, where the warehouse uses roles.
+        tells_at_once: people are told right after the task, not only when the run ends.
     """
 
     role = TRANSFORMER
+    tells_at_once = False
     task_id: str
     log: Any
+    _done: tuple[RunContext, Summary] | None = None
 
     def run_night_task(
         self, context: Context, work: Callable[[RunContext], Summary], part: str = ""
@@ -79,6 +84,7 @@ class NightTask:
             message = self._failure_message(error)
             if run is not None:
                 _record(run, recorded_as, "failed", {"error": message}, started)
+            metrics.emit(self.task_id, "failed", _seconds_since(started), {})
             self._watch("failed", message)
             if _may_pass(error):
                 raise AirflowException(message) from None
@@ -87,7 +93,11 @@ class NightTask:
             raise AirflowFailException(message) from None
         state = "skipped" if "skipped_because" in summary else "success"
         _record(run, recorded_as, state, summary, started)
+        metrics.emit(self.task_id, state, _seconds_since(started), summary)
+        self._done = (run, summary)
         self._watch(state)
+        if self.tells_at_once:
+            alerts.tell(context, "running")
         if state == "skipped":
             raise AirflowSkipException(f"skipped: {summary['skipped_because']}")
         return summary
@@ -120,9 +130,27 @@ class NightOperator(NightTask, BaseOperator):  # type: ignore[misc]  # mypy does
         """Do the task's work and return its summary."""
         raise NotImplementedError
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What the task read and wrote; nothing where only other tasks' tables are looked at."""
+        return Lineage()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Called by Airflow's OpenLineage provider, where it is installed and switched on."""
+        from kundenkreis.operators import lineage as openlineage
+
+        if self._done is None:
+            return None
+        found = self.lineage(*self._done)
+        openlineage.emit_jobs(found.jobs, task_instance)
+        return openlineage.operator_lineage(found)
+
     def execute(self, context: Context) -> Summary:
         """Airflow's entry point."""
         return self.run_night_task(context, self.work)
+
+
+def _seconds_since(started: datetime) -> float:
+    return (datetime.now(UTC) - started).total_seconds()
 
 
 def _may_pass(error: Exception) -> bool:
@@ -150,6 +178,13 @@ class ExtractOperator(NightOperator):
         """Load."""
         return night.extract(run, self.source)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The source's lists to its raw tables."""
+        system = run.settings.sources[self.source]
+        return lineage.of_extract(
+            self.source, summary["tables"], _address(run, system), lineage.warehouse(run.dsn)
+        )
+
 
 class ReadSubscribersOperator(NightOperator):
     """Reads an email tool's subscriber states."""
@@ -164,6 +199,11 @@ class ReadSubscribersOperator(NightOperator):
         """Read."""
         return night.read_subscribers(run, self.destination)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The tool's contacts to what is known of them."""
+        address = _tool_address(run, self.destination)
+        return lineage.of_subscribers(self.destination, address, lineage.warehouse(run.dsn))
+
 
 class TransformOperator(NightOperator):
     """Builds the marts up to orders, RFM and lifecycle into the colour nobody reads."""
@@ -171,6 +211,11 @@ class TransformOperator(NightOperator):
     def work(self, run: RunContext) -> Summary:
         """Build."""
         return night.transform(run)
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(summary["schema_name"])
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class _OnColour(NightOperator):
@@ -190,6 +235,13 @@ class PredictOperator(_OnColour):
         """Fit and score."""
         return night.predict(run, self.marts_schema)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """Aggregates to scores."""
+        from kundenkreis.warehouse.publish import intermediate_schema
+
+        schema = intermediate_schema(self.marts_schema)
+        return lineage.of_predict(schema, lineage.warehouse(run.dsn))
+
 
 class SegmentOperator(_OnColour):
     """Builds customer_360 and the segment members."""
@@ -197,6 +249,11 @@ class SegmentOperator(_OnColour):
     def work(self, run: RunContext) -> Summary:
         """Build."""
         return night.segment(run, self.marts_schema)
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(self.marts_schema)
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class GateOperator(NightOperator):
@@ -215,6 +272,13 @@ class GateOperator(NightOperator):
             return night.gate_landing(run)
         return night.gate_marts(run, self.marts_schema)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The checked tables to the results."""
+        from kundenkreis.status import checked_relations
+
+        relations = checked_relations(run.dsn, run.run_id, self.gate, self.marts_schema)
+        return lineage.of_gate(relations, lineage.warehouse(run.dsn))
+
 
 class PublishOperator(_OnColour):
     """Turns readers over to the new marts; skips what follows when nothing was published."""
@@ -229,11 +293,19 @@ class PublishOperator(_OnColour):
         """Publish."""
         return night.publish(run, self.marts_schema, self.gate_results)
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The colour's tables to the views that readers see."""
+        from kundenkreis.status import published_views
+
+        views = published_views(run.dsn)
+        return lineage.of_publish(self.marts_schema, views, lineage.warehouse(run.dsn))
+
 
 class PlanOperator(_OnColour):
     """Writes what would change in the email tools."""
 
     role = ACTIVATOR
+    tells_at_once = True  # a held segment waits for somebody
     template_fields = ("marts_schema", "publication_id")
 
     def __init__(self, *, publication_id: Any, **kwargs: Any) -> None:
@@ -243,6 +315,11 @@ class PlanOperator(_OnColour):
     def work(self, run: RunContext) -> Summary:
         """Plan."""
         return night.plan(run, self.marts_schema, int(self.publication_id))
+
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """What dbt built, model by model."""
+        folder = lineage.dbt_folder(self.marts_schema)
+        return lineage.of_dbt(folder, lineage.warehouse(run.dsn))
 
 
 class _OnDestination(NightOperator):
@@ -264,6 +341,15 @@ class DeliverOperator(_OnDestination):
         """Send."""
         return night.deliver(run, self.destination, int(self.publication_id))
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The plan to the tool's audiences."""
+        return lineage.of_delivery(
+            self.destination,
+            summary.get("audiences", {}),
+            _tool_address(run, self.destination),
+            lineage.warehouse(run.dsn),
+        )
+
 
 class ReconcileOperator(_OnDestination):
     """Reads one destination's audiences back."""
@@ -272,6 +358,15 @@ class ReconcileOperator(_OnDestination):
         """Compare."""
         return night.reconcile(run, self.destination, int(self.publication_id))
 
+    def lineage(self, run: RunContext, summary: Summary) -> Lineage:
+        """The tool's audiences to what differs."""
+        return lineage.of_reconcile(
+            self.destination,
+            summary.get("audiences", {}),
+            _tool_address(run, self.destination),
+            lineage.warehouse(run.dsn),
+        )
+
 
 class ReportOperator(NightOperator):
     """Sums the night up."""
@@ -279,6 +374,16 @@ class ReportOperator(NightOperator):
     def work(self, run: RunContext) -> Summary:
         """Report."""
         return night.report(run)
+
+
+def _tool_address(run: RunContext, destination: str) -> str:
+    return _address(run, run.settings.destinations[destination]) or destination
+
+
+def _address(run: RunContext, system: Any) -> str | None:
+    """The namespace of a vendor's system; None where it has no connection (files)."""
+    connection = getattr(system, "connection", None)
+    return None if connection is None else lineage.system(run.resolve(connection))
 
 
 def run_context(context: Context, progress: Callable[[str], None]) -> RunContext:

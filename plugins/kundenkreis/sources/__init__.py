@@ -58,6 +58,29 @@ def extract(
     raise ConfigError(f"sources.yml: '{source_name}' is not a source this version can read.")
 
 
+def probe(source_name: str, settings: Settings, resolve: Resolver, **options: Any) -> None:
+    """Reach one source and read a record or find its files, to see that it answers. Loads nothing.
+
+    Args:
+        options: passed to the HTTP client, where the source has one.
+
+    Raises ConfigError, CredentialError, VendorError, DataError.
+    """
+    source_settings = settings.sources[source_name]
+    if source_name == "files":
+        from kundenkreis.sources import files
+
+        files.probe(source_settings, settings.folder)
+    elif source_name == "woocommerce":
+        from kundenkreis.sources import woocommerce
+
+        woocommerce.probe(source_settings, resolve, **options)
+    elif source_name == "hubspot":
+        from kundenkreis.sources import hubspot
+
+        hubspot.probe(source_settings, resolve, **options)
+
+
 def check_released(
     source_name: str,
     table: str,

@@ -371,23 +371,56 @@ def find_files(dataset: FileDataset, folder: Path) -> list[File]:
     Raises ConfigError when the path names an environment variable that is not set, DataError when
     there is no such file.
     """
-    files: list[File] = []
+    files = [
+        File(index, os.path.relpath(match, _fixed_part(base)), _content_hash(match), match)
+        for index, base, match in _matches(dataset, folder)
+    ]
+    return in_declared_order(files, dataset.file_order)
+
+
+def _matches(dataset: FileDataset, folder: Path) -> list[tuple[int, str, Path]]:
+    """The dataset's files with the place of their pattern and the pattern itself, unread."""
+    found: list[tuple[int, str, Path]] = []
     for index, pattern in enumerate(dataset.path):
         where = f"sources.yml: files: dataset {dataset.name}: path"
         full = _expand(pattern, where)
         base = str(folder / full)
         # Path.glob takes no absolute pattern.
         matches = glob.glob(base, recursive=True) if glob.has_magic(base) else [base]  # noqa: PTH207
-        for match in (Path(match) for match in matches):
-            # "~$..." is what office programs put beside an open workbook.
-            if match.is_file() and not match.name.startswith("~$"):
-                name = os.path.relpath(match, _fixed_part(base))
-                files.append(File(index, name, _content_hash(match), match))
-        if not any(file.pattern == index for file in files):
+        # "~$..." is what office programs put beside an open workbook.
+        usable = [
+            match
+            for match in map(Path, matches)
+            if match.is_file() and not match.name.startswith("~$")
+        ]
+        if not usable:
             raise DataError(
                 f"{where}: there is no file {pattern}. Check KUNDENKREIS_DATA and path."
             )
-    return in_declared_order(files, dataset.file_order)
+        found += [(index, base, match) for match in usable]
+    return found
+
+
+def probe(settings: FilesSourceSettings, folder: Path) -> None:
+    """Find every dataset's files and open each; nothing is read or loaded.
+
+    Raises:
+        DataError: names every dataset without files, and every file that may not be read.
+    """
+    problems = []
+    for dataset in settings.datasets:
+        try:
+            for _, _, path in _matches(dataset, folder):
+                path.open("rb").close()
+        except (ConfigError, DataError) as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(
+                f"sources.yml: files: dataset {dataset.name}: {error.filename} cannot be read: "
+                f"{error.strerror}."
+            )
+    if problems:
+        raise DataError(" ".join(problems))
 
 
 def distinct(ordered: list[File]) -> list[File]:

@@ -200,29 +200,15 @@ def extract(
     transport: httpx.BaseTransport | None = None,
 ) -> dict[str, Any]:
     """Load what changed in the CRM. Raises CredentialError, VendorError, WarehouseError."""
-    connection = resolve(settings.connection)
-    connection.require("password")
-    bearer = {"Authorization": f"Bearer {connection.password}"}
-
-    def client(rate_limit: RateLimit) -> VendorClient:
-        return VendorClient(
-            "HubSpot",
-            connection,
-            headers=bearer,
-            rate_limit=rate_limit,
-            timeout=settings.timeout_seconds,
-            decimal_numbers=True,
-            transport=transport,
-        )
-
     window = RateLimit(
         remaining_header="X-HubSpot-RateLimit-Remaining",
         reset_header="X-HubSpot-RateLimit-Interval-Milliseconds",
         reset_unit_seconds=0.001,
     )
+    pace = RateLimit(per_second=settings.searches_per_second)
     with (
-        client(window) as objects,
-        client(RateLimit(per_second=settings.searches_per_second)) as searches,
+        _client(settings, resolve, rate_limit=window, transport=transport) as objects,
+        _client(settings, resolve, rate_limit=pace, transport=transport) as searches,
     ):
         crm = _Crm(objects, searches, settings)
         declared = tables(settings, run.phone_default_region)
@@ -230,6 +216,29 @@ def extract(
             run, [(declared["contacts"], crm.contacts), (declared["deals"], crm.deals)]
         )
     return summary(run, counts)
+
+
+def probe(settings: HubSpotSettings, resolve: Resolver, **options: Any) -> None:
+    """Find one contact and one deal, which the token must be allowed to; nothing is loaded.
+
+    Args:
+        options: passed to the HTTP client.
+
+    Raises CredentialError, VendorError.
+    """
+    with _client(settings, resolve, **options) as client:
+        for kind in ("contacts", "deals"):
+            path = f"{_OBJECTS}/{kind}/search"
+            answer = client.post_json(path, json={"limit": 1, "properties": []})
+            _results(client, answer, "POST", path)
+
+
+def _client(settings: HubSpotSettings, resolve: Resolver, **options: Any) -> VendorClient:
+    connection = resolve(settings.connection)
+    connection.require("password")
+    bearer = {"Authorization": f"Bearer {connection.password}"}
+    defaults = {"timeout": settings.timeout_seconds, "decimal_numbers": True}
+    return VendorClient("HubSpot", connection, headers=bearer, **(defaults | options))
 
 
 class _Crm:

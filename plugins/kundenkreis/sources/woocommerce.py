@@ -212,17 +212,8 @@ def extract(
     transport: httpx.BaseTransport | None = None,
 ) -> dict[str, Any]:
     """Load what changed in the shop. Raises CredentialError, VendorError, WarehouseError."""
-    connection = resolve(settings.connection)
-    connection.require("host", "login", "password")
     declared = tables(settings, run.phone_default_region)
-    with VendorClient(
-        "WooCommerce",
-        connection,
-        auth=_authentication(connection),
-        timeout=settings.timeout_seconds,
-        decimal_numbers=True,
-        transport=transport,
-    ) as client:
+    with _client(settings, resolve, transport=transport) as client:
         shop = _Shop(client, settings)
         readers = {
             "products": shop.products,
@@ -232,6 +223,30 @@ def extract(
         }
         counts = load_tables(run, [(declared[name], read) for name, read in readers.items()])
     return summary(run, counts)
+
+
+def probe(settings: WooCommerceSettings, resolve: Resolver, **options: Any) -> None:
+    """Read one order and one account, which the key must be allowed to; nothing is loaded.
+
+    Args:
+        options: passed to the HTTP client.
+
+    Raises CredentialError, VendorError.
+    """
+    with _client(settings, resolve, **options) as client:
+        for path in ("/orders", "/customers"):
+            answer = client.get_json(_API + path, params={"per_page": 1})
+            if not isinstance(answer, list):
+                raise client.unexpected("GET", _API + path, "a list of records", answer)
+
+
+def _client(settings: WooCommerceSettings, resolve: Resolver, **options: Any) -> VendorClient:
+    connection = resolve(settings.connection)
+    connection.require("host", "login", "password")
+    defaults = {"timeout": settings.timeout_seconds, "decimal_numbers": True}
+    return VendorClient(
+        "WooCommerce", connection, auth=_authentication(connection), **(defaults | options)
+    )
 
 
 class _Shop:

@@ -103,6 +103,12 @@ def default_server() -> EmbeddedServer:
     return EmbeddedServer(home() / "postgres")
 
 
+def serves(dsn: str) -> bool:
+    """Whether a URI is that of this checkout's embedded warehouse."""
+    server = default_server()
+    return bool(server.port) and server.dsn() == dsn
+
+
 def start(server: EmbeddedServer | None = None, **settings: str) -> EmbeddedServer:
     """Start the server, creating it and its databases the first time. Does nothing when it runs.
 

@@ -218,6 +218,62 @@ def administration(connection: psycopg.Connection) -> list[str]:
     return found
 
 
+def lacking(connection: psycopg.Connection) -> list[str]:
+    """What `create` would still do where the roles are in use, in words. Changes nothing."""
+    found = [f"to be run by an administrator: {needed}" for needed in administration(connection)]
+    if not _is_member(connection, TRANSFORMER, "pg_read_all_stats"):
+        found.append(
+            f"{TRANSFORMER} sees no other sessions (grant pg_read_all_stats to {TRANSFORMER}), "
+            "so publishing does not wait for their long transactions"
+        )
+    if missing := [role for role in ROLES if not _exists(connection, role)]:
+        return [*found, f"roles that do not exist: {', '.join(missing)}"]
+    for schema, role in _schemas(connection).items():
+        if count := _of_another_owner(connection, schema, role):
+            found.append(f"{schema}: {count} objects do not belong to {role}")
+    for schema, role, privileges in _ON_TABLES:
+        for table in _without(connection, schema, role, privileges):
+            found.append(f"{role} may not {privileges} on {schema}.{table}")
+    for name, role, privileges in _ON_TABLE:
+        schema, table = name.split(".")
+        if table in _without(connection, schema, role, privileges):
+            found.append(f"{role} may not {privileges} on {name}")
+    return found
+
+
+def _of_another_owner(connection: psycopg.Connection, schema: str, role: str) -> int:
+    named = {"schema": schema, "role": role}
+    objects = connection.execute(_CHANGED_OWNERS, named).fetchall()
+    row = connection.execute(
+        "select nspowner <> %(role)s::text::regrole from pg_namespace where nspname = %(schema)s",
+        named,
+    ).fetchone()
+    return len(objects) + (row == (True,))
+
+
+def _without(connection: psycopg.Connection, schema: str, role: str, privileges: str) -> list[str]:
+    """The tables of a schema on which a role lacks one of some privileges."""
+    rows = connection.execute(
+        """
+        select relation.relname
+        from pg_class as relation
+        inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
+        where
+            namespace.nspname = %(schema)s
+            and relation.relkind in ('r', 'p', 'v', 'm')
+            and not (
+                select bool_and(has_table_privilege(%(role)s, relation.oid, privilege))
+                from unnest(%(privileges)s::text[]) as privilege
+            )
+        order by 1
+        """,
+        {"schema": schema, "role": role, "privileges": privileges.split(", ")},
+    ).fetchall()
+    # What READER is denied on purpose.
+    denied = {("history", "customer_ids", READER)}
+    return [name for (name,) in rows if (schema, name, role) not in denied]
+
+
 _ROLES_LOCK = 7_202_611_005
 
 

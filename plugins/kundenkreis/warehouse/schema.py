@@ -25,8 +25,8 @@ def ensure_schemas(dsn: str, *, again: bool = False) -> None:
     Args:
         again: run the statements anyway, which are idempotent: for what somebody has dropped.
     """
-    files = [file.read_text() for file in sorted(Path(__file__).parent.glob("schema*.sql"))]
-    version = f"Kundenkreis {hashlib.sha256(''.join(files).encode()).hexdigest()}"
+    files = _files()
+    version = _version_of(files)
     with connect(dsn, application_name="kundenkreis schema") as connection:
         if not again and _version(connection) == version:
             return
@@ -37,6 +37,22 @@ def ensure_schemas(dsn: str, *, again: bool = False) -> None:
         connection.execute(
             sql.SQL("comment on schema operations is {}").format(sql.Literal(version))
         )
+
+
+def state_other_than_current(connection: psycopg.Connection) -> str | None:
+    """What the warehouse has instead of these files: ``nothing``, ``another version`` or None."""
+    found = _version(connection)
+    if found is None:
+        return "nothing"
+    return None if found == _version_of(_files()) else "another version"
+
+
+def _files() -> list[str]:
+    return [file.read_text() for file in sorted(Path(__file__).parent.glob("schema*.sql"))]
+
+
+def _version_of(files: list[str]) -> str:
+    return f"Kundenkreis {hashlib.sha256(''.join(files).encode()).hexdigest()}"
 
 
 def _version(connection: psycopg.Connection) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
+from kundenkreis.quality.filled_by import filled_by
 from kundenkreis.quality.suites.common import literal, literals, percent
 from kundenkreis.quality.suites.rules import (
     REBUILD,
@@ -16,41 +17,6 @@ from kundenkreis.quality.suites.rules import (
     rule,
 )
 from kundenkreis.settings import Settings
-
-# Where the columns of customer_360 come from that not every shop has.
-_FILLED_BY: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("birthday", "next_birthday_on", "days_until_birthday", "age_years"),
-        "from date_of_birth of HubSpot contacts",
-    ),
-    **dict.fromkeys(
-        ("favourite_category", "favourite_category_share"),
-        "from products with a category: WooCommerce, or files of entity products that map category",
-    ),
-    **dict.fromkeys(
-        ("last_delivered_on", "days_since_delivery"),
-        "from the completed date of WooCommerce orders, or files that map delivered_at",
-    ),
-    "discount_share": "from WooCommerce orders, or files that map discount_amount",
-    **dict.fromkeys(
-        ("last_abandoned_checkout_on", "days_since_abandoned_checkout"),
-        "from WooCommerce orders of status checkout-draft",
-    ),
-    "acquisition_source": "from HubSpot contacts, or files of customers that map it",
-    **dict.fromkeys(
-        (
-            "p_alive",
-            "expected_orders_90d",
-            "expected_orders_365d",
-            "expected_order_value",
-            "clv_90d",
-            "clv_365d",
-            "expected_next_order_date",
-        ),
-        "from the task predict, which needs enough repeat buyers",
-    ),
-}
-_FILLED_BY_OTHERS = "docs/data_model.md says what it stands on"
 
 
 def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -207,7 +173,7 @@ def _required_columns(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         return
     empty = " union all ".join(
         f"select {literal(segment)} as segment, {literal(column)} as lacks, "
-        f"{literal(_FILLED_BY.get(column, _FILLED_BY_OTHERS))} as filled_by "
+        f"{literal(filled_by(column))} as filled_by "
         f"where not exists (select 1 from {wide} where {column} is not null)"
         for segment, column in needed
     )
