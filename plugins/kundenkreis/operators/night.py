@@ -76,7 +76,7 @@ class NightTask:
         try:
             run = run_context(context, self._progress)
             night.prepare(run)
-            summary = work(night.under_role(run, self.role))
+            summary = work(night.under_role(run, self.role) if self.role else run)
         except BuildBusy as busy:
             self._progress(str(busy))
             raise AirflowRescheduleException(datetime.now(UTC) + BUSY_PAUSE) from None
@@ -369,7 +369,9 @@ class ReconcileOperator(_OnDestination):
 
 
 class ReportOperator(NightOperator):
-    """Sums the night up."""
+    """Sums the night up, from what every role has recorded."""
+
+    role = None
 
     def work(self, run: RunContext) -> Summary:
         """Report."""
