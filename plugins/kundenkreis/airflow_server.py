@@ -34,7 +34,7 @@ def serve(console: Console, port: int, wait_seconds: float = 180) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     console.print("Starting Airflow (the first time takes a minute) …")
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 (Airflow of this environment)
             [str(Path(sys.executable).parent / "airflow"), "standalone"],
             env=environment,
             stdout=output,
