@@ -46,7 +46,8 @@ def main(file: Path) -> None:
 def _random(name: str) -> str:
     if name == "AIRFLOW_FERNET_KEY":  # https://cryptography.io/en/latest/fernet/: 32 bytes
         return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-    return secrets.token_urlsafe(32)
+    # Tokens are signed by HMAC-SHA512, whose key should be as long (RFC 7518, 3.2).
+    return secrets.token_urlsafe(64 if name == "AIRFLOW_JWT_SECRET" else 32)
 
 
 if __name__ == "__main__":
