@@ -72,7 +72,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("config")
     (folder / "sources.yml").write_text(
         "files:\n  datasets:\n    - {name: till, entity: orders, path: till.csv, columns: "
-        "{order_key: R, ordered_at: D, total_amount: T}}\n"
+        "{order_key: R, ordered_at: D, status: S, currency: C, total_amount: T}}\n"
     )
     (folder / "segments.yml").write_text("segments: {}\n")
     return folder
