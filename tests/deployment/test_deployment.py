@@ -3,7 +3,7 @@
 The scheduler is killed in the middle of the first night, which the LocalExecutor runs. The second
 runs on a worker of the CeleryExecutor that finds nothing on its disk.
 
-A minute or two of Airflow starting and stopping, so `make test` leaves it out; CI does not.
+Minutes of Airflow starting and stopping, so `make test` leaves it out; CI does not.
 """
 
 from __future__ import annotations
