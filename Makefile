@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 ADVANCE ?= 0
 CUSTOMERS ?= 5000
 BENCH_CUSTOMERS ?= 1000000
-BENCH_PARTS ?= model predictions
+BENCH_PARTS ?= model predictions delivery
 KEEP ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast test-deployment bench lint audit dbt-parse dbt-docs docs \
+.PHONY: help install demo up test test-fast test-deployment bench chaos lint audit dbt-parse dbt-docs docs \
 	format lock secrets clean stop
 
 help: ## List the targets
@@ -25,7 +25,7 @@ up: $(VENV)/.runtime ## Start Airflow with its UI; prints the address and the lo
 	@$(BIN)/kundenkreis up
 
 test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whole DAG
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.development ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit
@@ -36,6 +36,9 @@ test-deployment: $(VENV)/.development ## Start every service of docker-compose.y
 bench: $(VENV)/.runtime ## Measure speed and memory beside floors and peers (an hour; BENCH_CUSTOMERS=100000: less)
 	@PYTHONPATH=plugins:. $(BIN)/python -m benchmarks --customers $(BENCH_CUSTOMERS) \
 		$(if $(filter 1,$(KEEP)),--keep) $(BENCH_PARTS)
+
+chaos: $(VENV)/.development ## Kill deliveries at 300 random points and check what is left; writes docs/chaos.md
+	@PYTHONPATH=plugins:. $(BIN)/python -m tests.chaos
 
 lint: $(VENV)/.development ## Check style, types, SQL and spelling
 	$(BIN)/ruff check .

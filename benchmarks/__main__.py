@@ -11,7 +11,7 @@ from typing import Any
 FULL_SIZE = 1_000_000
 """The size that the targets name; docs/ holds no figures of less."""
 
-_PARTS = ("model", "predictions")
+_PARTS = ("model", "predictions", "delivery")
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _measure(name: str, dsn: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import customer_model, predictions
+    from benchmarks import customer_model, delivery, predictions
 
     def progress(line: str) -> None:
         print(line, flush=True)
@@ -47,6 +47,8 @@ def _measure(name: str, dsn: str, folder: Path, arguments: argparse.Namespace) -
         return customer_model.measure(
             dsn, arguments.customers, arguments.nights, arguments.repeats, progress
         )
+    if name == "delivery":
+        return delivery.measure(dsn, folder, arguments.members, progress)
     return predictions.measure(dsn, folder, arguments.customers, progress)
 
 
@@ -77,6 +79,7 @@ def _known(file: Path) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--customers", type=int, default=FULL_SIZE)
+    parser.add_argument("--members", type=int, default=100_000, help="of the first delivery")
     parser.add_argument(
         "--nights", type=int, default=4, help="in a row; the first two build in full"
     )

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,14 @@ def measure(dsn: str, folder: Path, customers: int, progress: Progress) -> dict[
     _write(small, drawn, min(customers, _WARM_UP_CUSTOMERS))
     runs = {"database": _in_database(dsn, drawn, progress)}
     progress("kundenkreis, as functions")
-    runs["functions"] = _run_peer(Path(sys.executable), "kundenkreis_peer.py", file)
+    runs["functions"] = run_peer(Path(sys.executable), "kundenkreis_peer.py", file)
     for package, package_version in PEERS.items():
         progress(f"{package} {package_version}")
-        python = _environment(folder / "peers" / package, f"{package}=={package_version}")
+        python = environment(folder / "peers" / package, f"{package}=={package_version}")
         script = f"{package.replace('-', '_')}_peer.py"
         # The first run of an environment compiles, which no later one does.
-        _run_peer(python, script, small)
-        runs[package] = _run_peer(python, script, file)
+        run_peer(python, script, small)
+        runs[package] = run_peer(python, script, file)
     groups = np.unique(np.stack([drawn.x, drawn.t_x, drawn.T]), axis=1).shape[1]
     everybody = bgnbd.OrderCounts(drawn.x, drawn.t_x, drawn.T, np.ones(customers))
     for run in runs.values():
@@ -75,7 +76,7 @@ def _write(file: Path, drawn: generated.Buyers, customers: int) -> None:
     np.savez(file, **{name: column[:customers] for name, column in columns.items()})
 
 
-def _environment(folder: Path, requirement: str) -> Path:
+def environment(folder: Path, requirement: str) -> Path:
     """An environment that holds one package; returns its interpreter."""
     python, marker = folder / "bin" / "python", folder / "installed"
     if not marker.exists() or marker.read_text() != requirement:
@@ -100,14 +101,28 @@ def _environment(folder: Path, requirement: str) -> Path:
     return python
 
 
-def _run_peer(python: Path, script: str, *arguments: object) -> dict[str, Any]:
-    """Run a program of `peers` by itself; its wall time is that of the whole process."""
+def run_peer(
+    python: Path,
+    script: str,
+    *arguments: object,
+    folder: Path | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Run a program of `peers` by itself; its wall time is that of the whole process.
+
+    Args:
+        folder: where it runs. variables: of its environment.
+
+    Returns:
+        What it printed; its own ``seconds``, where it measured a part, replace those.
+    """
     root = repository_root()
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'plugins'}:{root}"}
+    inherited = {**os.environ, "PYTHONPATH": f"{root / 'plugins'}:{root}"}
     begun = time.perf_counter()
     completed = subprocess.run(
         [python, root / "benchmarks" / "peers" / script, *map(str, arguments)],
-        env=environment,
+        env={**inherited, **variables},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -126,7 +141,7 @@ def _in_database(dsn: str, drawn: generated.Buyers, progress: Progress) -> dict[
     # A night of an empty shop makes what `predict` reads, wherever it belongs.
     built = nights.build(run)
     _fill_statistics(dsn, built.schemas[_STATISTICS], drawn)
-    result = _run_peer(Path(sys.executable), "night_peer.py", dsn, shop.LAST_DAY, built.schema)
+    result = run_peer(Path(sys.executable), "night_peer.py", dsn, shop.LAST_DAY, built.schema)
     (model,) = nights.build_alone(run, built.schema, ["customer_value"])
     expected = _expectations(dsn, built.schemas["customer_value"], shop.LAST_DAY)
     return {

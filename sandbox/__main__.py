@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
     serve.add_argument("--ready-file", type=Path, help="written when requests are accepted")
     serve.add_argument(
-        "--enforce-limits", action="store_true", help="let HubSpot's rate limits act"
+        "--enforce-limits",
+        action="store_true",
+        help="let the rate limits of HubSpot and Klaviyo act",
     )
     serve.set_defaults(command=_serve)
     advance = commands.add_parser("advance", help="let days happen in the running sandbox")
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         ("skip", int),
         ("retry-after", float),
         ("seconds", float),
+        ("larger-than", int),
     ):
         fault.add_argument(f"--{name}", type=kind)
     fault.set_defaults(command=_fault)
@@ -89,7 +92,10 @@ def _serve(options: argparse.Namespace) -> None:
 def _fault(options: argparse.Namespace) -> Any:
     if options.clear:
         return _call(options.home, "faults", "DELETE")
-    names = ("vendor", "path_prefix", "kind", "method", "times", "skip", "retry_after", "seconds")
+    names = (
+        *("vendor", "path_prefix", "kind", "method", "times", "skip"),
+        *("retry_after", "seconds", "larger_than"),
+    )
     values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return _call(options.home, "faults", "POST", values)
 

@@ -10,16 +10,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sandbox.messages import Reply, Request, reply
-from sandbox.vendors import hubspot, mailchimp
+from sandbox.vendors import hubspot, klaviyo, mailchimp
 
 KINDS = (
     "429", "500", "slow", "drop_after", "drop_before", "not_json", "unauthorised", "error_in_200",
+    "413",
 )  # fmt: skip
 
 
 @dataclass(slots=True)
 class Fault:
-    """One fault; `seconds` is the delay of kind slow, `retry_after` the header of kind 429."""
+    """One fault; `seconds` is the delay of kind slow, `retry_after` the header of kind 429.
+
+    With `larger_than` it acts only on bodies of more bytes than that, as a proxy's limit does.
+    """
 
     vendor: str
     kind: str
@@ -29,6 +33,7 @@ class Fault:
     skip: int = 0
     retry_after: float | None = None
     seconds: float = 1.0
+    larger_than: int = -1
 
     def matches(self, vendor: str, request: Request) -> bool:
         """Whether this fault is about a request."""
@@ -38,6 +43,7 @@ class Fault:
             self.vendor in (vendor, "*")
             and path.startswith(prefix)
             and self.method.upper() in ("", request.method)
+            and len(request.body) > self.larger_than
         )
 
 
@@ -82,7 +88,9 @@ def answer(fault: Fault, vendor: str) -> Reply:
     if fault.kind == "not_json":
         page = b"<!doctype html><html><body><h1>Just a moment...</h1></body></html>"
         return Reply(200, page, media_type="text/html; charset=utf-8")
-    status = {"429": 429, "500": 500, "unauthorised": 401, "error_in_200": 200}[fault.kind]
+    status = {"429": 429, "500": 500, "unauthorised": 401, "error_in_200": 200, "413": 413}[
+        fault.kind
+    ]
     shaped = _shaped(vendor, fault.kind, status)
     headers = dict(shaped.headers)
     if fault.kind == "429" and fault.retry_after is not None:
@@ -96,6 +104,7 @@ def _shaped(vendor: str, kind: str, status: int) -> Reply:
         "500": "There has been a critical error on this website.",
         "unauthorised": "The credentials are not valid any more.",
         "error_in_200": "The request could not be processed.",
+        "413": "The request is too large.",
     }[kind]
     if vendor == "woocommerce":
         code = {"429": "too_many_requests", "unauthorised": "woocommerce_rest_cannot_view"}
@@ -115,4 +124,7 @@ def _shaped(vendor: str, kind: str, status: int) -> Reply:
             500 if status == 200 else status, titles.get(kind, "Error"), text
         )
         return Reply(status, shaped.content, {}, shaped.media_type)
+    if vendor == "klaviyo":
+        codes = {"429": "throttled", "unauthorised": "not_authenticated", "413": "too_large"}
+        return klaviyo.refusal(status, codes.get(kind, "error"), text)
     return reply(status, {"message": text})

@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: one FastAPI process for all four vendors and the control API.
+"""The sandbox over HTTP: one FastAPI process for all five vendors and the control API.
 
 The vendors get every path below their name; the control API lives under ``/_sandbox``. Handlers
 are synchronous and short, so a request is taken or not, never half.
@@ -125,7 +125,7 @@ async def _drop(http: HttpRequest) -> Response:
 
 def _response(answer: Reply) -> Response:
     if answer.status == 204:
-        return Response(status_code=204)
+        return Response(status_code=204, headers=answer.headers)
     return Response(answer.content, answer.status, answer.headers, answer.media_type)
 
 
@@ -159,6 +159,7 @@ def _add_control(app: FastAPI, sandbox: Sandbox) -> None:
     change("POST", "faults", lambda values: sandbox.add_fault(values))
     change("DELETE", "faults", lambda values: sandbox.clear_faults())
     change("POST", "unsubscribe", lambda values: sandbox.act(**values))
+    change("POST", "jobs", lambda values: sandbox.set_jobs(**values))
 
 
 async def _json(http: HttpRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sandbox itself, without HTTP: one world, four vendors, one clock, one file.
+"""The sandbox itself, without HTTP: one world, five vendors, one clock, one file.
 
 `Sandbox.handle` takes a vendor's request and gives its reply; whatever it changed is in the file
 before the reply leaves. Starting again with the same home goes on where the last process stopped.
@@ -21,13 +21,18 @@ from sandbox.messages import Reply, Request
 from sandbox.people import Parameters
 from sandbox.shop import opening_day
 from sandbox.store import Store
+from sandbox.vendors import klaviyo
 from sandbox.vendors.hubspot import TOKEN, HubSpot
+from sandbox.vendors.klaviyo import Klaviyo
 from sandbox.vendors.listmonk import API_TOKEN, API_USER, Listmonk
 from sandbox.vendors.mailchimp import API_KEY, LIST_ID, Mailchimp
 from sandbox.vendors.woocommerce import CONSUMER_KEY, CONSUMER_SECRET, WooCommerce
 
-VENDORS = ("woocommerce", "hubspot", "listmonk", "mailchimp")
+VENDORS = ("woocommerce", "hubspot", "listmonk", "mailchimp", "klaviyo")
 _WRITES_PER_DAY = 3599
+_KINDS = (
+    "unsubscribe", "bounce", "complaint", "confirm", "blocklist", "forget", "leave_lists",
+)  # fmt: skip
 
 
 class Sandbox:
@@ -36,7 +41,7 @@ class Sandbox:
     Args:
         home: the folder of its file; None keeps everything in memory (tests).
         customers, seed, until: used for a new home only; an existing one remembers its own.
-        enforce_limits: make HubSpot's rate limits act.
+        enforce_limits: make the rate limits of HubSpot and Klaviyo act.
     """
 
     def __init__(
@@ -64,19 +69,25 @@ class Sandbox:
         self.hubspot = HubSpot(enforce_limits, time.monotonic)
         self.listmonk = Listmonk(self.store, self.now)
         self.mailchimp = Mailchimp(self.store, self.now)
+        self.klaviyo = Klaviyo(self.store, self.now, enforce_limits, time.monotonic)
+        self._tools: dict[str, Listmonk | Mailchimp | Klaviyo] = {
+            "listmonk": self.listmonk,
+            "mailchimp": self.mailchimp,
+            "klaviyo": self.klaviyo,
+        }
         self.world = build_world(self.parameters, self.until)
         self._start(known)
 
     def _start(self, known: dict[str, Any]) -> None:
         self._show(self.world)
         if self.store.meta("until") is not None:
-            self.listmonk.restore()
-            self.mailchimp.restore()
+            for tool in self._tools.values():
+                tool.restore()
             self.faults = [faults.parse(values) for values in self.store.meta("faults", [])]
             return
         opening = local_instant(self.parameters.opened_on, 0)
-        self.listmonk.install(opening)
-        self.mailchimp.install(opening)
+        for tool in self._tools.values():
+            tool.install(opening)
         self._apply_tool_events(self.world, after=0)
         self.store.commit(world=known, until=self.until.isoformat())
 
@@ -85,13 +96,9 @@ class Sandbox:
         self.hubspot.load(world)
 
     def _apply_tool_events(self, world: World, after: int) -> None:
-        tools: dict[str, Listmonk | Mailchimp] = {
-            "listmonk": self.listmonk,
-            "mailchimp": self.mailchimp,
-        }
         for event in world.tool_events:
             if event.at >= after:
-                tools[event.vendor].apply(event)
+                self._tools[event.vendor].apply(event)
 
     def now(self) -> int:
         """The instant writes are stamped with: the last evening of the world, each write a second
@@ -168,24 +175,27 @@ class Sandbox:
 
     def act(self, vendor: str, address: str, kind: str = "unsubscribe") -> None:
         """Let a person (or their mail server) do something inside a tool: unsubscribe, bounce,
-        complaint, confirm, blocklist (listmonk) or forget (Mailchimp).
+        complaint, confirm, blocklist (listmonk, Klaviyo), forget (Mailchimp, Klaviyo) or
+        leave_lists (Klaviyo).
 
         Raises:
             ValueError: an unknown tool, kind or address.
         """
-        tools: dict[str, Listmonk | Mailchimp] = {
-            "listmonk": self.listmonk,
-            "mailchimp": self.mailchimp,
-        }
-        tool = tools.get(vendor)
+        tool = self._tools.get(vendor)
         if tool is None:
-            raise ValueError("vendor must be listmonk or mailchimp")
-        if kind not in ("unsubscribe", "bounce", "complaint", "confirm", "blocklist", "forget"):
+            raise ValueError(f"vendor must be one of {', '.join(self._tools)}")
+        if kind not in _KINDS:
             raise ValueError(f"unknown kind '{kind}'")
         if not tool.act(address, kind):
             raise ValueError("the tool does not know that address, or not that kind")
         self._writes += 1
         self.store.commit(writes=self._writes)
+
+    def set_jobs(
+        self, polls: int = 2, end: str = "complete", errors_repeat_payload: bool = True
+    ) -> None:
+        """How Klaviyo's imports go from now on; see `Klaviyo.set_jobs`."""
+        self.klaviyo.set_jobs(polls, end, errors_repeat_payload)
 
     def keep_faults(self) -> None:
         """Write the faults to the file."""
@@ -193,7 +203,7 @@ class Sandbox:
 
     def audiences(self) -> dict[str, dict[str, dict[str, str]]]:
         """Vendor to audience name to address to status."""
-        return {"listmonk": self.listmonk.audiences(), "mailchimp": self.mailchimp.audiences()}
+        return {name: tool.audiences() for name, tool in self._tools.items()}
 
     def state(self) -> dict[str, Any]:
         """Counts, and the clock."""
@@ -213,18 +223,20 @@ class Sandbox:
                 "deals": len(world.deals),
                 "listmonk_subscribers": len(self.listmonk.subscribers),
                 "mailchimp_members": len(self.mailchimp.members),
+                "klaviyo_profiles": len(self.klaviyo.profiles),
             },
             "faults": faults.as_documents(self.faults),
         }
 
 
 def connections(port: int, host: str = "127.0.0.1") -> dict[str, dict[str, Any]]:
-    """Airflow connections (JSON form) of the four vendors, keyed by environment variable."""
+    """Airflow connections (JSON form) of the five vendors, keyed by environment variable."""
     credentials = {
         "woocommerce": (CONSUMER_KEY, CONSUMER_SECRET, {}),
         "hubspot": ("", TOKEN, {}),
         "listmonk": (API_USER, API_TOKEN, {}),
         "mailchimp": ("kundenkreis", API_KEY, {"list_id": LIST_ID}),
+        "klaviyo": ("", klaviyo.API_KEY, {}),
     }
     return {
         f"AIRFLOW_CONN_{vendor.upper()}": {

@@ -85,6 +85,10 @@ class Handle:
         """Let a person leave inside the tool; kind may be bounce, complaint, blocklist, confirm."""
         self.call("POST", "unsubscribe", {"vendor": vendor, "address": address, "kind": kind})
 
+    def jobs(self, **values: Any) -> None:
+        """How Klaviyo's imports go: polls, end (complete, cancelled, lost)."""
+        self.call("POST", "jobs", values)
+
     def kill(self) -> None:
         """Kill the process as a power cut would."""
         self.process.send_signal(signal.SIGKILL)

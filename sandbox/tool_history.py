@@ -1,4 +1,4 @@
-"""What happened inside the two email tools without our sync: sign-ups, opt-outs, bounces, and
+"""What happened inside the email tools without our sync: sign-ups, opt-outs, bounces, and
 the lists and tags of other people that a sync must leave alone."""
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ NEWSLETTER = "Newsletter"
 # Lists and tags of colleagues; nothing of ours may touch them.
 FOREIGN_LISTS = ("Event guests", "Press", "Customer import 2023")
 FOREIGN_TAGS = ("Advent raffle", "Trade fair", "Picked by hand")
+FOREIGN_KLAVIYO_LISTS = ("Waiting list", "Pop-up store")
 
 
 def make_tool_events(parameters: Parameters, person: Person, consent: Consent) -> list[ToolEvent]:
-    """All events of one person in both tools."""
+    """All events of one person in all tools."""
     rng = stream(parameters, person.number, "tools")
     events: list[ToolEvent] = []
     homes = ("listmonk", "mailchimp") if consent.home == "both" else (consent.home,)
@@ -25,7 +26,7 @@ def make_tool_events(parameters: Parameters, person: Person, consent: Consent) -
     if rng.random() < 0.003:
         at = person.arrived + rng.randrange(10, 500) * DAY
         events.append(_event(person, at, "mailchimp", "forget", {}))
-    return events
+    return events + _klaviyo(parameters, person, consent)
 
 
 def _event(
@@ -52,7 +53,7 @@ def _subscription(rng: Random, person: Person, consent: Consent, vendor: str) ->
     if consent.confirmed:
         events.append(_event(person, consent.confirmed, vendor, "confirm", {}))
     if consent.withdrawn:
-        kind = "blocklist" if vendor == "listmonk" and rng.random() < 0.2 else "unsubscribe"
+        kind = "blocklist" if vendor != "mailchimp" and rng.random() < 0.2 else "unsubscribe"
         events.append(_event(person, consent.withdrawn, vendor, kind, {}))
         if consent.given_again and kind == "unsubscribe" and consent.level != "single":
             again = ToolEvent(
@@ -86,4 +87,23 @@ def _foreign(rng: Random, person: Person, consent: Consent) -> list[ToolEvent]:
         audience = rng.choice(FOREIGN_TAGS)
         at = start + rng.randrange(200 * DAY)
         events.append(_event(person, at, "mailchimp", "join", {"audience": audience}))
+    return events
+
+
+def _klaviyo(parameters: Parameters, person: Person, consent: Consent) -> list[ToolEvent]:
+    """Klaviyo knows two in five people, from the shop or from its own form, and for three in four
+    of these their consent too. Its stream is its own: the other tools stay as they are."""
+    rng = stream(parameters, person.number, "klaviyo")
+    if person.arrival == "marketplace" or rng.random() > 0.4:
+        return []
+    events = [_event(person, person.arrived, "klaviyo", "profile", _profile(person))]
+    if consent.level != "none" and rng.random() < 0.75:
+        events += _subscription(rng, person, consent, "klaviyo")
+        if consent.withdrawn is None and rng.random() < 0.03:
+            at = consent.given + rng.randrange(10, 400) * DAY
+            events.append(_event(person, at, "klaviyo", "leave_lists", {}))
+    if rng.random() < 0.1:
+        audience = rng.choice(FOREIGN_KLAVIYO_LISTS)
+        at = person.arrived + rng.randrange(1, 200) * DAY
+        events.append(_event(person, at, "klaviyo", "join", {"audience": audience}))
     return events

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,13 @@ def module_warehouse_dsn(postgres: object) -> Iterator[str]:
     yield from _fresh_database(postgres)
 
 
+@pytest.fixture(scope="module")
+def new_module_warehouse(postgres: object) -> Iterator[Callable[[], str]]:
+    """As `new_warehouse`, for the tests of one module."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(contextmanager(_fresh_database)(postgres))
+
+
 @pytest.fixture
 def new_warehouse(postgres: object) -> Iterator[Callable[[], str]]:
     """Makes as many fresh warehouses as a test compares; each call returns another one's URI."""
@@ -75,16 +83,22 @@ def new_warehouse(postgres: object) -> Iterator[Callable[[], str]]:
         yield lambda: stack.enter_context(contextmanager(_fresh_database)(postgres))
 
 
+_NAMES_IN_USE: set[str] = set()
+
+
 def _fresh_database(server: object) -> Iterator[str]:
     import psycopg
 
-    name = f"test_{uuid.uuid4().hex[:12]}"
+    # A name is used again as soon as it is free: dbt parses the project anew for each new name.
+    name = next(name for number in count(1) if (name := f"test_{number}") not in _NAMES_IN_USE)
+    _NAMES_IN_USE.add(name)
     admin = server.dsn("postgres")  # type: ignore[attr-defined]
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f'create database "{name}" template "{_TEMPLATE}"')
     yield server.dsn(name)  # type: ignore[attr-defined]
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f'drop database "{name}" with (force)')
+    _NAMES_IN_USE.remove(name)
 
 
 @pytest.fixture
@@ -104,6 +118,37 @@ def shared_data() -> Path:
     if not named or not (folder / "online_retail").is_dir():
         pytest.skip("KUNDENKREIS_DATA does not name a folder with online_retail/ and cdnow/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def airflow_metadata(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Airflow's empty metadata database, which each run of a night copies, made by one worker."""
+    from kundenkreis.local_run import metadata_template
+
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # alone: the first night makes it
+        return
+    # https://pytest-xdist.readthedocs.io/en/stable/how-to.html
+    shared = tmp_path_factory.getbasetemp().parent / "airflow_metadata.db"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if shared.exists():
+            shutil.copyfile(shared, metadata_template(create=False))
+        else:
+            shutil.copyfile(metadata_template(), shared)
+
+
+_LONGEST_FIRST = ("night", "reference", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is busy for minutes after the others."""
+
+    def place(item: pytest.Item) -> int:
+        (folder, *_) = item.path.relative_to(Path(__file__).parent).parts
+        known = _LONGEST_FIRST
+        return known.index(folder) if folder in known else len(known)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(hookwrapper=True)

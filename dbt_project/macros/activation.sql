@@ -164,7 +164,8 @@
                 select 1
                 from {{ source('delivery', 'ledger') }} as ledger
                 where
-                    ledger.plan_row_id = {{ this }}.plan_row_id
+                    ledger.publication_id = {{ planned_publication_id() }}
+                    and ledger.plan_row_id = {{ this }}.plan_row_id
                     and ledger.state in ('confirmed', 'rejected', 'suppressed', 'skipped')
             )
     {%- else -%}

@@ -47,8 +47,9 @@
 {# Before a model's changed rows are added: forget them as they were.
 
    changed: model with the keys of what is built anew. keys: its columns, also the model's.
-   indexed: the one of them that the model has an index on, if any. #}
-{% macro forget_changed(changed, keys, indexed=none) -%}
+   indexed: the one of them that the model has an index on, if any. renamed: key -> the model's
+   column, where it has another name. #}
+{% macro forget_changed(changed, keys, indexed=none, renamed={}) -%}
     {%- if builds_on_last_build() and is_incremental() -%}
         delete from {{ this }} as built
         where
@@ -62,7 +63,7 @@
                 from {{ last_build_of(changed) }} as changed
                 where
                     {%- for key in keys %}
-                    changed.{{ key }} = built.{{ key }}{{ ' and' if not loop.last }}
+                    changed.{{ key }} = built.{{ renamed.get(key, key) }}{{ ' and' if not loop.last }}
                     {%- endfor %}
             )
         {%- endif %}

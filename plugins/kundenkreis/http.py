@@ -19,15 +19,14 @@ import json as jsonlib
 import logging
 import random
 import re
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
@@ -36,6 +35,8 @@ import tenacity
 
 from kundenkreis.connections import Connection
 from kundenkreis.errors import CredentialError, VendorError
+from kundenkreis.pacing import LONGEST_WAIT_SECONDS, Pacer
+from kundenkreis.pacing import RateLimit as RateLimit
 from kundenkreis.redaction import redact
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,6 @@ NEVER_TAKEN_STATUSES = frozenset({425, 429})
 """Answers that promise that the request was not acted on, so even a plain POST can be repeated."""
 
 OK_STATUSES = (200, 201, 202, 204)
-
-LONGEST_WAIT_SECONDS = 300.0
-"""A vendor that asks for more than this is out of budget for the night: fail, retry another day."""
 
 
 @contextmanager
@@ -94,26 +92,6 @@ class RefusedRequest(VendorError):
 
 class OutcomeUnknown(VendorError):
     """A request that must not be repeated blindly was sent, and no usable answer came back."""
-
-
-@dataclass(frozen=True)
-class RateLimit:
-    """How a vendor limits calls. Concurrency limits are ``max_connections`` of the client.
-
-    per_second: pace calls to at most this many a second (limits announced only in prose).
-    remaining_header, reset_header: a window announced in headers; at nothing remaining the next
-        call waits for ``reset_header``, read in ``reset_unit_seconds`` (1 = seconds).
-    throttled: reads a budget from the body of a 2xx answer; returns the seconds to wait before the
-        call is repeated, or None when the answer is a real one (monday, Shopify).
-    throttled_statuses: further statuses that this vendor uses for throttling (a bare 403).
-    """
-
-    per_second: float | None = None
-    remaining_header: str | None = None
-    reset_header: str | None = None
-    reset_unit_seconds: float = 1.0
-    throttled: Callable[[httpx.Response], float | None] | None = None
-    throttled_statuses: frozenset[int] = frozenset()
 
 
 class _Again(Exception):
@@ -169,16 +147,13 @@ class VendorClient:
         logging.getLogger("httpcore").setLevel(logging.WARNING)
         self.system = system
         self.connection = connection
-        self.calls = 0
         self._rate_limit = rate_limit or RateLimit()
         self._attempts = attempts
         self._decimal_numbers = decimal_numbers
         self._sleep = sleep
-        self._monotonic = monotonic
         self._now = now
         self._jitter = jitter
-        self._lock = threading.Lock()
-        self._not_before = 0.0
+        self._pacer = Pacer(self._rate_limit, max_connections, sleep, monotonic)
         self._base_url = connection.base_url.rstrip("/")
         host = httpx.URL(self._base_url).host
         self._client = httpx.Client(
@@ -199,6 +174,11 @@ class VendorClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def calls(self) -> int:
+        """Requests made so far, repeated ones included."""
+        return self._pacer.given
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -243,8 +223,13 @@ class VendorClient:
             reraise=True,
             before_sleep=lambda state: self._log_retry(call, state),
         )
+        attempts = count()
+
+        def attempt() -> httpx.Response:
+            return self._once(next(attempts) > 0, method, path, call, arguments, ok, idempotent)
+
         try:
-            return retrying(self._once, method, path, call, arguments, ok, idempotent)
+            return retrying(attempt)
         except _Again as again:
             raise self._gave_up(call, again) from None
 
@@ -273,6 +258,7 @@ class VendorClient:
 
     def _once(
         self,
+        again: bool,
         method: str,
         path: str,
         call: str,
@@ -281,10 +267,17 @@ class VendorClient:
         idempotent: bool,
     ) -> httpx.Response:
         """One attempt. Raises _Again when another attempt is worth making."""
-        self._pace()
-        self.calls += 1
+        with self._pacer.turn(again) as turn:
+            response = self._answer(method, path, call, arguments, idempotent)
+            turn.answered = response
+        return self._judge(response, call, ok, idempotent)
+
+    def _answer(
+        self, method: str, path: str, call: str, arguments: dict[str, Any], idempotent: bool
+    ) -> httpx.Response:
+        """Whatever the system answers. Raises where no answer comes."""
         try:
-            response = self._client.request(method, self._base_url + path, **arguments)
+            return self._client.request(method, self._base_url + path, **arguments)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _Again(f"cannot be reached ({type(error).__name__})", None, None) from None
         except httpx.TransportError as error:
@@ -299,8 +292,6 @@ class VendorClient:
                 f"{self.system}: {call} could not be sent ({type(error).__name__}). Check the "
                 f"address in connection '{self.connection.id}'."
             ) from None
-        self._read_window(response)
-        return self._judge(response, call, ok, idempotent)
 
     def _judge(
         self, response: httpx.Response, call: str, ok: tuple[int, ...], idempotent: bool
@@ -386,11 +377,13 @@ class VendorClient:
         """Seconds before the next attempt: what the vendor asked for, else 1, 2, 4 ... 60."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.wait if isinstance(error, _Again) else None
-        if asked is not None:
-            # A little more than asked, spread out, so that parallel callers do not return at once.
-            return asked + 0.25 * self._jitter()
-        backoff: float = min(60.0, 2.0 ** (state.attempt_number - 1))
-        return backoff * (0.5 + 0.5 * self._jitter())
+        # A little more than asked, spread out, so that parallel callers do not return at once.
+        seconds = None if asked is None else asked + 0.25 * self._jitter()
+        if seconds is None:
+            seconds = min(60.0, 2.0 ** (state.attempt_number - 1)) * (0.5 + 0.5 * self._jitter())
+        if isinstance(error, _Again) and error.response is not None and not error.may_be_done:
+            self._pacer.throttled(seconds, told=asked is not None)
+        return seconds
 
     def _log_retry(self, call: str, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -405,31 +398,6 @@ class VendorClient:
             self._attempts,
             pause,
         )
-
-    def _pace(self) -> None:
-        """Wait until the self-imposed pace and the announced window allow another call."""
-        with self._lock:
-            moment = self._monotonic()
-            start = max(moment, self._not_before)
-            if self._rate_limit.per_second:
-                self._not_before = start + 1.0 / self._rate_limit.per_second
-        if start > moment:
-            self._sleep(start - moment)
-
-    def _read_window(self, response: httpx.Response) -> None:
-        """Push the next call back to the end of the window when nothing of it remains."""
-        limit = self._rate_limit
-        if not (limit.remaining_header and limit.reset_header):
-            return
-        try:
-            remaining = float(response.headers[limit.remaining_header])
-            reset = float(response.headers[limit.reset_header]) * limit.reset_unit_seconds
-        except (KeyError, ValueError):
-            return
-        if remaining <= 0:
-            pause = min(max(reset, 0.0), LONGEST_WAIT_SECONDS)
-            with self._lock:
-                self._not_before = max(self._not_before, self._monotonic() + pause)
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -475,6 +443,9 @@ def error_code_of(body: Any) -> str | None:
     """The short error code in a parsed body, or None."""
     if not isinstance(body, dict):
         return None
+    errors = body.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        body = {**errors[0], **body}  # JSON:API lists its errors
     for key in ("code", "category", "title", "error"):
         value = body.get(key)
         if isinstance(value, str) and _CODE.match(value):

@@ -68,20 +68,28 @@ def run_night(as_of: date | None, watch: Watch) -> LocalRun:
 
 @contextmanager
 def _metadata_database() -> Iterator[Path]:
-    """A fresh Airflow metadata database for one run, so that runs never meet in one file.
+    """A fresh Airflow metadata database for one run, so that runs never meet in one file."""
+    template = metadata_template()
+    with tempfile.TemporaryDirectory(prefix="run_", dir=template.parent) as run_folder:
+        database = Path(run_folder) / "metadata.db"
+        shutil.copyfile(template, database)
+        yield database
 
-    It is a copy of a template that is made once per Airflow version, because creating all of
-    Airflow's tables takes seconds.
+
+def metadata_template(*, create: bool = True) -> Path:
+    """The file that every run's metadata database is a copy of.
+
+    It is made once per Airflow version, because creating all of Airflow's tables takes seconds.
+
+    Args:
+        create: make it where it is not there yet.
     """
     folder = home() / "airflow"
     folder.mkdir(parents=True, exist_ok=True)
     template = folder / f"metadata_{version('apache-airflow-core')}.db"
-    if not template.exists():
+    if create and not template.exists():
         _create_template(template)
-    with tempfile.TemporaryDirectory(prefix="run_", dir=folder) as run_folder:
-        database = Path(run_folder) / "metadata.db"
-        shutil.copyfile(template, database)
-        yield database
+    return template
 
 
 def _create_template(template: Path) -> None:

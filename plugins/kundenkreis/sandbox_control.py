@@ -20,7 +20,7 @@ from kundenkreis.settings import home, repository_root
 
 @dataclass(frozen=True)
 class SandboxState:
-    """A running sandbox: where it is, its last day, and how to log in to its four systems."""
+    """A running sandbox: where it is, its last day, and how to log in to its five systems."""
 
     port: int
     pid: int

@@ -359,8 +359,8 @@ class Segment(BaseModel):
     )
     destinations: list[str] = Field(
         default=[],
-        description="The email tools that get the audience: listmonk, mailchimp. One that is not "
-        "in destinations.yml gets nothing.",
+        description="The email tools that get the audience: listmonk, mailchimp, klaviyo. One "
+        "that is not in destinations.yml gets nothing.",
     )
     audience: str | None = Field(
         None,
@@ -701,11 +701,23 @@ def read_file(file: Path, model: type[_Model]) -> _Model:
         raise ConfigError(_explain(file, error, model)) from None
 
 
+# libyaml's where PyYAML was built with it: every task of a night reads the settings.
+_FASTEST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _document(file: Path, loader: Any) -> Any:
+    node = loader.get_single_node()
+    _refuse_repeated_keys(file, node)
+    return None if node is None else loader.construct_document(node)
+
+
 def _yaml(file: Path) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
-        _refuse_repeated_keys(file, yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
+        try:
+            return _document(file, _FASTEST_LOADER(text))
+        except yaml.YAMLError:
+            return _document(file, yaml.SafeLoader(text))  # tells better where the mistake is
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

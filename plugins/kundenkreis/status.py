@@ -134,7 +134,13 @@ def _warnings(connection: psycopg.Connection, run_id: str) -> list[str]:
         "order by gate, table_name, expectation_id",
         (run_id,),
     )
-    return [f"{name}: {observed}" for name, observed in rows]
+    drifted = connection.execute(
+        "select jsonb_array_elements_text(summary -> 'warnings') from operations.task_results "
+        "where run_id = %s and task_id like 'reconcile.%%' and summary ? 'warnings' "
+        "order by task_id",
+        (run_id,),
+    )
+    return [f"{name}: {observed}" for name, observed in rows] + [text for (text,) in drifted]
 
 
 def _deliveries(connection: psycopg.Connection, run_id: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The four vendor fakes: each turns a `Request` into a `Reply` and keeps its own state."""
+"""The five vendor fakes: each turns a `Request` into a `Reply` and keeps its own state."""

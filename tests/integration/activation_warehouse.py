@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import psycopg
 
-from kundenkreis.destinations.base import Audience, Batch, Capabilities, Outcome, SubscriberState
+from kundenkreis.destinations.base import (
+    Audience,
+    Batch,
+    Capabilities,
+    JobLost,
+    Outcome,
+    Submitted,
+    SubscriberState,
+)
 from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
 from kundenkreis.warehouse.connection import dbt_environment
 
@@ -40,6 +48,62 @@ create or replace view marts.contactability as select * from marts_blue.contacta
 ACTIVATION_TABLES = (
     "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations"
 )
+
+
+PLAN_TABLE = """
+drop table if exists activation.plan_rows;
+create table activation.plan_rows (
+    plan_row_id text, publication_id bigint, run_id text, destination text, audience text,
+    segment text, customer_id text, operation text, address text, attributes text,
+    changed_fields text, payload_hash text, status text, status_reason text,
+    planned_at timestamptz, may_create boolean
+);
+create schema if not exists marts;
+create or replace view marts.contactability as
+    select cast(null as text) as customer_id, cast(null as text) as address where false;
+"""
+
+
+def bare_plan(dsn: str) -> None:
+    """An empty plan of publication 1, written by hand instead of by dbt."""
+    empty_warehouse(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(PLAN_TABLE.encode())
+        connection.execute(
+            "insert into history.publications (as_of_date, dag_run_id, schema_name)"
+            " values ('2026-11-22', 'run', 'marts_blue')"
+        )
+
+
+def plan_by_hand(
+    dsn: str,
+    destination: str,
+    audience: str,
+    rows: Sequence[tuple[str, str, bool]],
+    publication_id: int = 1,
+    attributes: Mapping[str, Any] = MappingProxyType({"stage": "loyalty"}),
+) -> None:
+    """Plan an upsert and an add, or a remove, per (operation, address, may_create)."""
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into activation.plan_rows values (md5(%(id)s), %(publication_id)s, 'run',"
+            " %(destination)s, %(audience)s, 'champions', %(address)s, %(step)s, %(address)s,"
+            " %(attributes)s, '[]', md5(%(id)s), 'planned', '', now(), %(may_create)s)",
+            [
+                {
+                    "id": f"{publication_id}{destination}{audience}{step}{address}",
+                    "publication_id": publication_id,
+                    "destination": destination,
+                    "audience": None if step == "upsert" else audience,
+                    "address": address,
+                    "step": step,
+                    "attributes": json.dumps(dict(attributes)) if step == "upsert" else "{}",
+                    "may_create": may_create,
+                }
+                for operation, address, may_create in rows
+                for step in (("upsert", "add") if operation == "add" else ("remove",))
+            ],
+        )
 
 
 def empty_warehouse(dsn: str) -> None:
@@ -270,6 +334,42 @@ class MemoryTool:
 
     def close(self) -> None:
         pass
+
+
+QUEUEING = replace(MEMORY, async_jobs=True)
+
+
+@dataclass
+class QueueingTool(MemoryTool):
+    """A tool that takes every batch as a job and carries it out when asked for the third time.
+
+    jobs: what it took, by job id; those that were carried out stay. lost: it forgot them.
+    stuck: it never gets to them.
+    """
+
+    capabilities: Capabilities = QUEUEING
+    jobs: dict[str, Batch] = field(default_factory=dict)
+    questions: dict[str, list[Batch]] = field(default_factory=dict)
+    lost: bool = False
+    stuck: bool = False
+
+    def deliver(self, batch: Batch) -> Submitted:  # type: ignore[override]
+        self.calls += 1
+        if self.fail:
+            raise self.fail.pop(0)
+        job_id = f"job{len(self.jobs) + 1}"
+        self.jobs[job_id] = batch
+        return Submitted(job_id)
+
+    def poll(self, job_id: str, batch: Batch) -> list[Outcome] | None:
+        self.calls += 1
+        if self.lost:
+            raise JobLost(f"{self.name} does not know job {job_id}")
+        asked = self.questions.setdefault(job_id, [])
+        asked.append(batch)
+        if self.stuck or len(asked) < 3:
+            return None
+        return [self._one(batch, row) for row in self.jobs[job_id].rows]
 
 
 def settings_for(**options: Any) -> Any:

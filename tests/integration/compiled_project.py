@@ -8,12 +8,14 @@ test_fault_catalogue.py compares a night that is built so with one that dbt buil
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
 
@@ -97,7 +99,8 @@ def compile_project(
     Staging views, seeds and functions stay in the warehouse; clone it for each shop.
     """
     own = {**variables, "marts_schema": _COMPILED_SCHEMA}
-    build_models(dsn, SENTINEL.isoformat(), "tag:transform", "tag:segment", **own)
+    with mock.patch.dict(os.environ, {"DBT_WRITE_JSON": "true"}):
+        build_models(dsn, SENTINEL.isoformat(), "tag:transform", "tag:segment", **own)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return CompiledProject(_statements(manifest, set(marts)))
 

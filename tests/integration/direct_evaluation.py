@@ -143,7 +143,7 @@ def _in_set(connection: psycopg.Connection, suite: TableSuite, one: Any) -> tupl
 
 
 _KINDS: dict[str, Any] = {
-    "unexpected_rows_expectation": _rows,
+    "expect_query_to_find_no_rows": _rows,
     "expect_table_row_count_to_be_between": _row_count,
     "expect_table_columns_to_match_set": _columns,
     "expect_column_values_to_not_be_null": _not_null,

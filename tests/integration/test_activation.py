@@ -496,9 +496,12 @@ def test_a_plan_that_becomes_outdated_while_it_is_sent_is_not_sent_on(
     with pytest.raises(PlanOutdated, match=f"publication {publication} is outdated"):
         night.deliver(publication)
     assert len(tool.written) == 2  # one batch, which was under way and is settled
-    assert night.query("select state, count(*) from activation.ledger group by state") == [
-        ("confirmed", 2)
-    ]
+    # What was recorded ahead was not begun, and so it is in no doubt.
+    assert set(night.query("select state, reason_code from activation.ledger")) == {
+        ("confirmed", None),
+        ("unknown", "not_begun"),
+    }
+    assert night.query("select count(*) from activation.delivered_state where in_doubt") == [(0,)]
 
 
 def test_an_answer_nobody_understands_is_reported_by_tool_and_leaves_its_rows_in_doubt(

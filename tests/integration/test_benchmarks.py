@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from benchmarks import floors, nights, shop
+from benchmarks import delivery, floors, nights, shop
 from kundenkreis.settings import repository_root
 
 pytestmark = pytest.mark.integration
@@ -98,3 +101,21 @@ def test_a_night_changes_one_person_in_a_hundred_and_is_the_same_every_time(
 def _column(dsn: str, statement: str) -> list[str]:
     with psycopg.connect(dsn) as connection:
         return [row[0] for row in connection.execute(statement.encode(), ())]
+
+
+def test_delivery_and_its_floor_bring_the_same_contacts(warehouse_dsn: str, tmp_path: Path) -> None:
+    bench = delivery.Bench(warehouse_dsn, tmp_path, Path(sys.executable), lambda line: None)
+    bench.prepare()
+    runs: dict[str, Any] = {}
+    with delivery.tool(latency_ms=0) as port:
+        bench.keep_faster(runs, "floor", 1_200, port, bench.floor)
+        bench.keep_faster(runs, "kundenkreis", 1_200, port, bench.deliver)
+        bench.keep_faster(runs, "members", 1_200, port, bench.deliver, ("upsert", "add"))
+    nights = bench.later_nights(1_000)
+
+    assert {name: run["writes"] for name, run in runs.items()} == {
+        "floor": 3,
+        "kundenkreis": 3 + 6,  # six merge fields
+        "members": 3 + 6 + 3 + 1,
+    }
+    assert (nights["unchanged_writes"], nights["changed_writes"]) == (0, nights["forced_writes"])

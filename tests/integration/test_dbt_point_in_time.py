@@ -18,9 +18,12 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from kundenkreis.predictions import predict
-from kundenkreis.settings import load_settings, repository_root
+from kundenkreis.settings import home, load_settings, repository_root
+from tests.integration.compiled_project import compile_project
+from tests.integration.conftest import ShopTemplate
 from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
 from tests.integration.kpi_reference import assert_kpis_match
 from tests.reference.real_shops import FileOrder, cdnow_orders
@@ -49,6 +52,13 @@ SEGMENTS = [
     {"key": "lapsing", "where": "stage in ('at_risk', 'churned')", "holdout_percent": 0},
     {"key": "returns", "where": "return_rate > 0 or spend_trend < 0", "requires": ["birthday"]},
 ]
+
+SOURCES = ["files", "hubspot", "woocommerce"]
+VARIABLES: dict[str, Any] = {
+    "enabled_sources": SOURCES,
+    "exchange_rates": {"USD": 0.9},
+    "segments": SEGMENTS,
+}
 
 
 class _Shop:
@@ -94,7 +104,6 @@ class _Shop:
 
 
 def _land(dsn: str, shop: _Shop) -> None:
-    create_raw_tables(dsn, "files", "hubspot", "woocommerce")
     rows: dict[str, list[dict[str, Any]]] = {}
 
     def add(table: str, **row: Any) -> None:
@@ -404,12 +413,13 @@ def _remember_value_parameters(dsn: str) -> None:
         )
 
 
-def _night(dsn: str, as_of: date, variables: dict[str, Any]) -> None:
-    """Build all marts, with the predictions where the night makes them."""
-    build(dsn, as_of.isoformat(), "--select", "tag:transform", **variables)
+def _night(dsn: str, as_of: date, variables: dict[str, Any], *, is_tested: bool) -> None:
+    """Build all marts, with the predictions where the night makes them, with dbt's tests or not."""
+    options = () if is_tested else ("--exclude-resource-type", "test")
+    build(dsn, as_of.isoformat(), "--select", "tag:transform", *options, **variables)
     with psycopg.connect(dsn) as connection:
         predict(connection, as_of, lambda line: None, intermediate_schema="intermediate_blue")
-    build(dsn, as_of.isoformat(), "--select", "tag:segment", **variables)
+    build(dsn, as_of.isoformat(), "--select", "tag:segment", *options, **variables)
 
 
 def _everything_held_something(dsn: str) -> None:
@@ -425,37 +435,73 @@ def _everything_held_something(dsn: str) -> None:
     assert query(dsn, credited)[0][0] > 0
 
 
-@pytest.mark.parametrize(
-    "as_of",
-    [
-        pytest.param(date(2026, 3, 29), id="a day of 23 hours"),
-        pytest.param(date(2025, 10, 26), id="a day of 25 hours"),
-        *_drawn_days(date(2025, 1, 1), date(2026, 12, 31), 1),
-    ],
-    ids=str,
-)
-def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
-    _land(warehouse_dsn, _Shop(as_of))
-    _remember_value_parameters(warehouse_dsn)
-    variables: dict[str, Any] = {
-        "enabled_sources": ["files", "hubspot", "woocommerce"],
-        "exchange_rates": {"USD": 0.9},
-        "segments": SEGMENTS,
-    }
-    _night(warehouse_dsn, as_of, variables)
-    late = _marts(warehouse_dsn)
+def _assert_late_equals_then(dsn: str, as_of: date, build_night: Callable[[bool], None]) -> None:
+    """Build a night with everything and with what was known by then, and compare the marts.
 
-    _forget_what_came_later(warehouse_dsn, as_of)
-    _night(warehouse_dsn, as_of, variables)
-    then = _marts(warehouse_dsn)
+    Args:
+        build_night: builds the night; told whether dbt's tests are to run, which they need once.
+    """
+    _remember_value_parameters(dsn)
+    build_night(True)
+    late = _marts(dsn)
+
+    _forget_what_came_later(dsn, as_of)
+    build_night(False)
+    then = _marts(dsn)
 
     assert len(then) >= 15
     # Nobody is merged on the first night of all.
     empty = [table for table in then.keys() - {"history_identity_changes"} if not then[table]]
     assert empty == [], "every mart must hold something to compare"
     _assert_same_marts(late, then)
-    _everything_held_something(warehouse_dsn)
-    assert_kpis_match(warehouse_dsn, as_of, variables["exchange_rates"])
+    _everything_held_something(dsn)
+    assert_kpis_match(dsn, as_of, VARIABLES["exchange_rates"])
+
+
+@pytest.mark.parametrize("as_of", _drawn_days(date(2025, 1, 1), date(2026, 12, 31), 1), ids=str)
+def test_a_night_built_late_equals_the_night(warehouse_dsn: str, as_of: date) -> None:
+    create_raw_tables(warehouse_dsn, *SOURCES)
+    _land(warehouse_dsn, _Shop(as_of))
+    _assert_late_equals_then(
+        warehouse_dsn,
+        as_of,
+        lambda is_tested: _night(warehouse_dsn, as_of, VARIABLES, is_tested=is_tested),
+    )
+
+
+def _compiled(postgres: Any, dsn: str, variables: dict[str, Any]) -> ShopTemplate:
+    """All marts as dbt compiled them once, over empty raw tables."""
+    create_raw_tables(dsn, *variables["enabled_sources"])
+    marts = [path.stem for path in (repository_root() / "dbt_project/models/marts").rglob("*.sql")]
+    project = compile_project(dsn, variables, home() / "dbt" / f"target_{MARTS}", marts)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"drop schema {MARTS}, intermediate_blue cascade")
+    return ShopTemplate(postgres, project, str(conninfo_to_dict(dsn)["dbname"]))
+
+
+def _build_compiled(compiled: ShopTemplate, dsn: str, as_of: date) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        compiled.project.build(connection, as_of, MARTS)
+
+
+@pytest.fixture(scope="module")
+def compiled(postgres: Any, new_module_warehouse: Callable[[], str]) -> ShopTemplate:
+    """The models over all sources."""
+    return _compiled(postgres, new_module_warehouse(), VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "as_of",
+    [
+        pytest.param(date(2026, 3, 29), id="a day of 23 hours"),
+        pytest.param(date(2025, 10, 26), id="a day of 25 hours"),
+    ],
+)
+def test_so_does_a_night_at_a_change_of_clocks(compiled: ShopTemplate, as_of: date) -> None:
+    dsn = compiled.clone("change_of_clocks")
+    _land(dsn, _Shop(as_of))
+    _assert_late_equals_then(dsn, as_of, lambda _: _build_compiled(compiled, dsn, as_of))
+    compiled.drop("change_of_clocks")
 
 
 # Every tenth customer of CDNOW, under the rules of examples/cdnow.
@@ -484,8 +530,14 @@ def cdnow(shared_data: Path) -> dict[int, FileOrder]:
     return {row: order for row, order in orders if int(order.customer) % 10 == 0}
 
 
+@pytest.fixture(scope="module")
+def compiled_cdnow(postgres: Any, new_module_warehouse: Callable[[], str]) -> ShopTemplate:
+    """The models under the rules of the example."""
+    variables = load_settings(repository_root() / "examples" / "cdnow").dbt_vars()
+    return _compiled(postgres, new_module_warehouse(), variables)
+
+
 def _land_cdnow(dsn: str, orders: dict[int, FileOrder]) -> None:
-    create_raw_tables(dsn, "files")
     insert(
         dsn,
         "raw_files.orders",
@@ -504,20 +556,20 @@ def _land_cdnow(dsn: str, orders: dict[int, FileOrder]) -> None:
     )
 
 
-@pytest.mark.parametrize("as_of", _drawn_days(date(1997, 2, 1), date(1998, 6, 15), 1), ids=str)
+@pytest.mark.parametrize("as_of", _drawn_days(date(1997, 2, 1), date(1998, 6, 15), 3), ids=str)
 def test_a_night_of_cdnow_built_late_equals_the_night(
-    new_warehouse: Callable[[], str], cdnow: dict[int, FileOrder], as_of: date
+    compiled_cdnow: ShopTemplate, cdnow: dict[int, FileOrder], as_of: date
 ) -> None:
-    variables = load_settings(repository_root() / "examples" / "cdnow").dbt_vars()
     known = {row: order for row, order in cdnow.items() if order.day <= as_of}
     assert len(known) < len(cdnow), "nothing comes later"
 
     marts = []
     for orders in (cdnow, known):
-        dsn = new_warehouse()
+        dsn = compiled_cdnow.clone("cdnow")
         _land_cdnow(dsn, orders)
-        _night(dsn, as_of, variables)
+        _build_compiled(compiled_cdnow, dsn, as_of)
         marts.append(_marts(dsn))
+    compiled_cdnow.drop("cdnow")
 
     late, then = marts
     assert {table for table, rows in then.items() if rows} >= _MUST_HOLD_ROWS

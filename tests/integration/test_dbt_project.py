@@ -19,14 +19,22 @@ from kundenkreis.night import RunContext, _quarantine_rejected
 from kundenkreis.settings import home, load_settings, repository_root
 from kundenkreis.warehouse import READER, privacy, roles
 from kundenkreis.warehouse import publish as publishing
-from kundenkreis.warehouse.dbt import run_dbt
+from kundenkreis.warehouse.dbt import run_dbt, variables_while_parsing
 from kundenkreis.warehouse.embedded import EmbeddedServer
-from tests.integration.dbt_support import MARTS, build, create_raw_tables, insert, query
+from tests.integration.dbt_support import (
+    MARTS,
+    build,
+    build_models,
+    create_raw_tables,
+    insert,
+    query,
+)
 
 pytestmark = pytest.mark.integration
 
 AS_OF = "2026-03-31"
 SOURCES = ["files", "hubspot", "woocommerce"]
+_ALL = ("tag:transform", "tag:segment")
 
 
 def _noon(day: str) -> str:
@@ -204,18 +212,25 @@ def landed(module_warehouse_dsn: str) -> str:
     return module_warehouse_dsn
 
 
-def test_dbt_writes_its_own_pages_without_a_warning(landed: str) -> None:
-    """Runs first, while dbt's parse of the build is still the newest."""
+@pytest.fixture(scope="module")
+def pages(landed: str) -> dict[str, dict[str, Any]]:
+    """What dbt writes for its own pages: the catalog and the manifest; a warning is an error."""
     run_dbt(
         "docs",
         ["generate", "--warn-error-options", '{"error": "all"}'],
         dsn=landed,
-        variables=NIGHT,
+        variables=variables_while_parsing(NIGHT),  # which were parsed for the build
         progress=lambda line: None,
     )
     folder = home() / "dbt" / f"target_{MARTS}"
-    catalog = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("catalog", "manifest")
+    }
+
+
+def test_dbt_writes_its_own_pages_without_a_warning(pages: dict[str, dict[str, Any]]) -> None:
+    catalog, manifest = pages["catalog"], pages["manifest"]
     assert catalog["errors"] is None
     built = {
         key
@@ -436,7 +451,7 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
     first = [query(warehouse_dsn, statement) for statement in _SNAPSHOT]
     assert len(first[3]) == len(first[0]) == 5, "the first night records everybody's stage"
     _publish_history(warehouse_dsn)
-    build(warehouse_dsn, AS_OF, **arguments)
+    build_models(warehouse_dsn, AS_OF, *_ALL, **arguments)
     assert [query(warehouse_dsn, statement) for statement in _SNAPSHOT] == first
 
     ada = _customer(warehouse_dsn, "woocommerce", "1")
@@ -453,7 +468,10 @@ def test_nights_repeat_and_ids_stay(warehouse_dsn: str) -> None:
         )
     cy = _customer(warehouse_dsn, "woocommerce", "15")
     ben = _customer(warehouse_dsn, "hubspot", "502")
+    parse = home() / "dbt" / f"target_{MARTS}" / "partial_parse.msgpack"
+    parsed_at = parse.stat().st_mtime_ns
     build(warehouse_dsn, "2026-04-01", **arguments)
+    assert parse.stat().st_mtime_ns == parsed_at, "the next day did without a parse of its own"
 
     assert _customer(warehouse_dsn, "hubspot", "400") == ada
     assert _customer(warehouse_dsn, "woocommerce", "2") == ben, "the record his id came from"
@@ -497,10 +515,10 @@ def test_a_backfill_of_a_day_before_an_undated_record_was_seen(warehouse_dsn: st
         "raw_files.customers",
         [{"source_name": "till", "customer_key": "k1", "email": "undated@mail.example"}],
     )
-    build(warehouse_dsn, AS_OF, enabled_sources=SOURCES)
+    build_models(warehouse_dsn, AS_OF, *_ALL, enabled_sources=SOURCES)
     _publish_history(warehouse_dsn)
 
-    build(warehouse_dsn, "2026-03-02", enabled_sources=SOURCES)
+    build_models(warehouse_dsn, "2026-03-02", *_ALL, enabled_sources=SOURCES)
 
     undated = _customer(warehouse_dsn, "till", "k1")
     assert query(
@@ -510,8 +528,7 @@ def test_a_backfill_of_a_day_before_an_undated_record_was_seen(warehouse_dsn: st
     ) == [("reach", date(2026, 3, 2))]
 
 
-def _personal_columns_by_yaml() -> set[tuple[str, str]]:
-    manifest = json.loads((home() / "dbt" / f"target_{MARTS}" / "manifest.json").read_text())
+def _personal_columns_by_yaml(manifest: dict[str, Any]) -> set[tuple[str, str]]:
     return {
         (node["name"], column["name"])
         for node in manifest["nodes"].values()
@@ -530,7 +547,7 @@ where c.relnamespace = %s::regnamespace and c.relkind in ('r', 'v') and a.attnum
 
 
 def test_what_the_yaml_calls_personal_is_masked_and_nothing_personal_is_left(
-    landed: str, postgres: EmbeddedServer
+    landed: str, pages: dict[str, dict[str, Any]], postgres: EmbeddedServer
 ) -> None:
     """Published in a copy, because the tests of this module go on building."""
     copy = f"copy_of_{conninfo_to_dict(landed)['dbname']}"
@@ -554,7 +571,7 @@ def test_what_the_yaml_calls_personal_is_masked_and_nothing_personal_is_left(
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as server:
         server.execute(f'drop database "{copy}" with (force)')
     assert {(table, column) for table in masked for column in masked[table]} == (
-        _personal_columns_by_yaml()
+        _personal_columns_by_yaml(pages["manifest"])
     )
     words = ("mail.example", "xn--bcher-kva", "marketplace.amazon", "example.test", "Ada")
     found = {

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from kundenkreis.warehouse import embedded
-from kundenkreis.warehouse.schema import ensure_schemas
 from sandbox.testing import running_sandbox
+from tests.night import preloaded
 
 FIRST_NIGHT = date(2026, 6, 30)
 
@@ -41,25 +39,35 @@ class Household:
         self, *arguments: str, failpoint: str = "", check: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Call the command line."""
-        command = [sys.executable, "-m", "kundenkreis", *arguments]
+        completed = preloaded.call(arguments, self.environment(failpoint, environment), timeout=300)
+        if check:
+            assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed
+
+    def run_as_users_do(self, as_of: date) -> None:
+        """Run one night from nothing: a new interpreter, and whatever it has to import."""
         completed = subprocess.run(
-            command,
-            env={
-                **os.environ,
-                **self.sandbox.connections,
-                "AIRFLOW_CONN_WAREHOUSE": self.dsn,
-                "KUNDENKREIS_FAILPOINT": failpoint,
-                "COLUMNS": "200",
-                **environment,
-            },
+            [sys.executable, "-m", "kundenkreis", "run", "--as-of", as_of.isoformat()],
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=300,
             check=False,
         )
-        if check:
-            assert completed.returncode == 0, completed.stdout + completed.stderr
-        return completed
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+
+    def environment(
+        self, failpoint: str = "", more: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """What the command line finds in its environment."""
+        return {
+            **os.environ,
+            **self.sandbox.connections,
+            "AIRFLOW_CONN_WAREHOUSE": self.dsn,
+            "KUNDENKREIS_FAILPOINT": failpoint,
+            "COLUMNS": "200",
+            **(more or {}),
+        }
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the warehouse."""
@@ -148,25 +156,23 @@ class Household:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def household(
-    postgres: embedded.EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+    new_module_warehouse: Callable[[], str],
+    tmp_path_factory: pytest.TempPathFactory,
+    airflow_metadata: None,
 ) -> Iterator[Callable[..., Household]]:
-    """Makes households; all end with the session."""
+    """Makes households; all end with the module."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
 
         def make(customers: int = 150, seed: int = 11) -> Household:
-            name = f"night_{uuid.uuid4().hex[:10]}"
-            with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
-                connection.execute(f'create database "{name}"')
-            ensure_schemas(postgres.dsn(name))
             home = tmp_path_factory.mktemp("sandbox")
             sandbox = stack.enter_context(
                 running_sandbox(home, customers=customers, seed=seed, until=FIRST_NIGHT)
             )
-            return Household(postgres.dsn(name), sandbox)
+            return Household(new_module_warehouse(), sandbox)
 
         yield make
 

@@ -10,8 +10,6 @@ import csv
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any
 import psycopg
 
 from tests.integration.lifecycle_reference import Person, Rules, Stay, Step, schedule, stays_until
+from tests.night import preloaded
 from tests.rfm_scores import Scored
 
 _THOUSANDTH = Decimal("0.001")
@@ -91,19 +90,13 @@ class RealShop:
 
 def night(example: str, as_of: date, dsn: str, data: Path) -> RealShop:
     """Run the night of an example in a fresh warehouse, as its README says."""
-    completed = subprocess.run(
-        [sys.executable, "-m", "kundenkreis", "run", "--as-of", as_of.isoformat()],
-        env={
-            **os.environ,
-            "KUNDENKREIS_CONFIG": f"examples/{example}",
-            "KUNDENKREIS_DATA": str(data),
-            "AIRFLOW_CONN_WAREHOUSE": dsn,
-        },
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    environment = {
+        **os.environ,
+        "KUNDENKREIS_CONFIG": f"examples/{example}",
+        "KUNDENKREIS_DATA": str(data),
+        "AIRFLOW_CONN_WAREHOUSE": dsn,
+    }
+    completed = preloaded.call(("run", "--as-of", as_of.isoformat()), environment, timeout=400)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return RealShop(data / example, dsn, as_of)
 

@@ -23,7 +23,7 @@ HOLDOUT_DAYS = 90
 
 
 @pytest.fixture(scope="module")
-def shop(module_warehouse_dsn: str, shared_data: Path) -> RealShop:
+def shop(module_warehouse_dsn: str, shared_data: Path, airflow_metadata: None) -> RealShop:
     """The shop after its night."""
     return real_shops.night("cdnow", date(1998, 6, 30), module_warehouse_dsn, shared_data)
 

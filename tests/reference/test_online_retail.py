@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.night]
 
 
 @pytest.fixture(scope="module")
-def shop(module_warehouse_dsn: str, shared_data: Path) -> RealShop:
+def shop(module_warehouse_dsn: str, shared_data: Path, airflow_metadata: None) -> RealShop:
     """The shop after its night."""
     return real_shops.night("online_retail", date(2011, 12, 10), module_warehouse_dsn, shared_data)
 

@@ -116,3 +116,43 @@ def test_predictions_are_judged_by_the_night() -> None:
     page = report.page({"predictions": part})
     assert "| fit and scores, s | 10.1 | ≤ 10 | **missed** |" in page
     assert "| lifetimes | 40.4 | 1.0 | 1.0 | 1.0 | 1.0 | 600 | 4.0 |" in page
+
+
+def _sent(seconds: float) -> dict[str, Any]:
+    return {"seconds": seconds, "memory_bytes": 90e6, "writes": 200, "rows": 100_000}
+
+
+def _deliveries(**night: Any) -> dict[str, Any]:
+    runs = {
+        "kundenkreis": _sent(4),
+        "kundenkreis_members": _sent(8),
+        "floor": _sent(1.6),
+        "drt": {**_sent(12), "version": "1.2.1"},
+        "drt_tuned": _sent(3),
+    }
+    limit = {"seconds": 11.0, "allowed_seconds": 10.0, "calls": 205, "refused": 1}
+    nights = {"unchanged_writes": 0, "changed_writes": 2, "forced_writes": 2, **night}
+    return {
+        "machine": _MACHINE,
+        "members": 100_000,
+        "rows_per_call": 500,
+        "first": {"0": runs, "100": {**runs, "drt": _sent(11.9)}},
+        "memory": {"500000": {"memory_bytes": 99e6}, "10000": {"memory_bytes": 90e6}},
+        "nights": nights,
+        "limits": {"connections": limit, "window": {**limit, "refused": 2}},
+    }
+
+
+def test_delivery_is_judged_by_drt_the_floor_and_the_limits() -> None:
+    found = _verdicts({"delivery": _deliveries()})
+    assert [name for name, met in found.items() if not met] == [
+        "first delivery at 100 ms, to drt",
+        "calls refused under a limit of calls in a window, by headers",
+    ]
+    nights = _verdicts({"delivery": _deliveries(unchanged_writes=1, changed_writes=3)})
+    assert nights["writing calls of an unchanged night"] is False
+    assert nights["writing calls of a night that changes 1 %"] is False
+    page = report.page({"delivery": _deliveries()})
+    assert "| drt, `batch_size` 500 1.2.1 | 12.00 | 8,333 | 200 | 90 | 3.00 |" in page
+    assert "| connections at once | 11.0 | 10.0 | 205 | 1 |" in page
+    assert "10,000 members 90 MB, 500,000 members 99 MB" in page

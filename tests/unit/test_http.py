@@ -148,6 +148,20 @@ def test_a_refused_request_carries_status_and_code_but_not_the_body() -> None:
     assert "anna" not in str(caught.value)
 
 
+def test_a_list_of_errors_tells_the_code_of_its_first() -> None:
+    error = {"code": "duplicate_profile", "title": "Conflict.", "detail": "anna@example.org exists"}
+    client, _ = make_client(Script(httpx.Response(409, json={"errors": [error]})))
+    with pytest.raises(RefusedRequest, match="duplicate_profile") as caught:
+        client.request("POST", "/profiles")
+    assert caught.value.code == "duplicate_profile"
+    assert "anna" not in str(caught.value)
+    for body in ({"errors": []}, {"errors": ["broken"]}, {"errors": "broken"}):
+        client, _ = make_client(Script(httpx.Response(400, json=body)))
+        with pytest.raises(RefusedRequest) as caught:
+            client.request("POST", "/profiles")
+        assert caught.value.code is None
+
+
 def test_a_wanted_status_is_returned() -> None:
     client, _ = make_client(Script(404))
     assert client.request("GET", "/orders/1", ok=(200, 404)).status_code == 404

@@ -18,6 +18,7 @@ import pytest
 from sandbox.server import create_app
 from sandbox.service import VENDORS, Sandbox, connections
 from sandbox.testing import in_process, running_sandbox, sign
+from sandbox.vendors import klaviyo
 from sandbox.vendors.hubspot import TOKEN
 from sandbox.vendors.listmonk import API_TOKEN, API_USER
 from sandbox.vendors.mailchimp import API_KEY, LIST_ID
@@ -26,6 +27,10 @@ from sandbox.vendors.woocommerce import CONSUMER_KEY, CONSUMER_SECRET
 UNTIL = date(2026, 11, 22)
 LISTMONK = httpx.BasicAuth(API_USER, API_TOKEN)
 MAILCHIMP = httpx.BasicAuth("anything", API_KEY)
+KLAVIYO = {
+    "Authorization": f"Klaviyo-API-Key {klaviyo.API_KEY}",
+    "revision": klaviyo.REVISION,
+}
 MEMBERS = f"/mailchimp/3.0/lists/{LIST_ID}/members"
 
 
@@ -49,14 +54,17 @@ def ask(client: httpx.Client, vendor: str) -> httpx.Response:
         return client.get("/hubspot/crm/objects/2026-03/contacts", headers=bearer)
     if vendor == "listmonk":
         return client.get("/listmonk/api/subscribers", auth=LISTMONK)
+    if vendor == "klaviyo":
+        return client.get("/klaviyo/api/lists", headers=KLAVIYO)
     return client.get(MEMBERS, auth=MAILCHIMP)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_faults_answer_in_the_vendors_shape_and_wear_off(client: httpx.Client, vendor: str) -> None:
-    message = {"mailchimp": "detail"}.get(vendor, "message")
+    message = {"mailchimp": "detail", "klaviyo": "errors"}.get(vendor, "message")
     assert ask(client, vendor).status_code == 200
-    for kind, status in (("429", 429), ("500", 500), ("unauthorised", 401), ("error_in_200", 200)):
+    kinds = ("429", 429), ("500", 500), ("unauthorised", 401), ("error_in_200", 200), ("413", 413)
+    for kind, status in kinds:
         fault(client, vendor=vendor, kind=kind, times=2, retry_after=3)
         answers = [ask(client, vendor) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [status, status, 200]
@@ -80,6 +88,18 @@ def test_faults_are_bound_to_vendor_path_and_method_and_can_wait(client: httpx.C
     assert [ask(client, "mailchimp").status_code for _ in range(4)] == [500] * 4
     client.delete("/_sandbox/faults")
     assert ask(client, "mailchimp").status_code == 200
+
+
+def test_a_fault_may_be_about_large_bodies_only(client: httpx.Client) -> None:
+    body = {"name": "x" * 20}
+    size = len(client.build_request("POST", "/", json=body).content)
+    codes = []
+    for larger_than in (size, size - 1):
+        client.delete("/_sandbox/faults")
+        fault(client, vendor="listmonk", kind="413", times=-1, larger_than=larger_than)
+        answer = client.post("/listmonk/api/lists", auth=LISTMONK, json=body)
+        codes += [answer.status_code, ask(client, "listmonk").status_code]
+    assert codes == [200, 200, 413, 200]
 
 
 def test_an_unknown_fault_is_refused(client: httpx.Client) -> None:

@@ -261,7 +261,7 @@ def test_a_folder_without_sources_says_what_to_set(load: Load, tmp_path: Path) -
         (
             "destinations",
             "sendgrid: {}",
-            "1: sendgrid: unknown key. Allowed here: listmonk, mailchimp.",
+            "1: sendgrid: unknown key. Allowed here: klaviyo, listmonk, mailchimp.",
         ),
         (
             "sources",
@@ -364,7 +364,7 @@ def _segment(**changes: Any) -> str:
         (
             {"destinations": ["listmonk", "sendgrid"]},
             "segments.buyers.destinations: found 'sendgrid', which is no destination. "
-            "Allowed: listmonk, mailchimp.",
+            "Allowed: klaviyo, listmonk, mailchimp.",
         ),
     ],
 )

@@ -41,19 +41,6 @@ components as (
     select * from {{ ref('int_identity_components') }}
 ),
 
-orders as (
-    select * from {{ rows_of_changed(
-        ref('int_orders_unioned'), affected, 'source_id'
-    ) }} as orders
-    where
-        orders.source_record_type = 'customer'
-        {{ where_changed(affected, {
-            'source': 'orders.source',
-            'source_record_type': 'orders.source_record_type',
-            'source_id': 'orders.source_id',
-        }, 'and') }}
-),
-
 assigned as (
     select * from {{ source('history', 'customer_ids') }} as assigned
     {{ where_changed(affected, {
@@ -90,8 +77,7 @@ claims_of_records as (
         assigned.customer_id,
         min(assigned.assigned_on) as assigned_on,
         min(records.known_on) as known_on,
-        max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder,
-        0 as is_of_former_guest
+        max(case when records.own_id = assigned.customer_id then 1 else 0 end) as holds_founder
     from grouped as records
     inner join assigned
         on
@@ -101,60 +87,104 @@ claims_of_records as (
     group by records.component, assigned.customer_id
 ),
 
--- A shop moves a guest's orders to the account that the guest opens: the record is gone, but the
--- order still tells whose it was.
-claims_of_former_guests as (
-    select
-        records.component,
-        assigned_guests.customer_id,
-        min(assigned_guests.assigned_on) as assigned_on,
-        min(records.known_on) as known_on,
-        0 as holds_founder,
-        1 as is_of_former_guest
-    from assigned_guests
-    inner join orders
-        on
-            assigned_guests.source = orders.source
-            and assigned_guests.source_id = orders.order_id
-    inner join grouped as records
-        on
-            orders.source = records.source
-            and orders.source_record_type = records.source_record_type
-            and orders.source_id = records.source_id
-    group by records.component, assigned_guests.customer_id
-),
-
-claims as (
-    select * from claims_of_records
-    union all
-    select * from claims_of_former_guests
-),
-
 -- After a split two components claim one id: it stays with the record it was derived from, or else
 -- with the oldest record. So an id is never two persons.
-granted as (
+granted_to_records as (
     select
         *,
         row_number() over (
             partition by customer_id
-            order by
-                is_of_former_guest asc, holds_founder desc, known_on asc nulls last, component asc
+            order by holds_founder desc, known_on asc nulls last, component asc
         ) as claim_rank
-    from claims
+    from claims_of_records
 ),
 
 -- After a merge a component holds several ids: it keeps the oldest.
-kept as (
+kept_of_records as (
     select
         component,
         customer_id,
         row_number() over (
             partition by component
-            order by
-                is_of_former_guest asc, assigned_on asc, known_on asc nulls last, customer_id asc
+            order by assigned_on asc, known_on asc nulls last, customer_id asc
         ) as age_rank
-    from granted
+    from granted_to_records
     where claim_rank = 1
+),
+
+without_id as (
+    select records.*
+    from grouped as records
+    left join kept_of_records as kept
+        on records.component = kept.component and kept.age_rank = 1
+    where kept.component is null
+),
+
+orders_without_id as (
+    select * from {{ rows_of_changed(
+        ref('int_orders_unioned'), 'without_id', 'source_id'
+    ) }} as orders
+    where orders.source_record_type = 'customer'
+),
+
+-- A shop moves a guest's orders to the account that the guest opens: the record is gone, but the
+-- order still tells whose it was. Only who has no id of their own may take the guest's.
+claims_of_former_guests as (
+    select
+        records.component,
+        assigned_guests.customer_id,
+        min(assigned_guests.assigned_on) as assigned_on,
+        min(records.known_on) as known_on
+    from without_id as records
+    inner join orders_without_id as orders
+        on
+            records.source = orders.source
+            and records.source_record_type = orders.source_record_type
+            and records.source_id = orders.source_id
+    inner join assigned_guests
+        on
+            orders.source = assigned_guests.source
+            and orders.order_id = assigned_guests.source_id
+    left join claims_of_records
+        on assigned_guests.customer_id = claims_of_records.customer_id
+    where claims_of_records.customer_id is null
+    group by records.component, assigned_guests.customer_id
+),
+
+granted_to_former_guests as (
+    select
+        *,
+        row_number() over (
+            partition by customer_id
+            order by known_on asc nulls last, component asc
+        ) as claim_rank
+    from claims_of_former_guests
+),
+
+kept_of_former_guests as (
+    select
+        component,
+        customer_id,
+        row_number() over (
+            partition by component
+            order by assigned_on asc, known_on asc nulls last, customer_id asc
+        ) as age_rank
+    from granted_to_former_guests
+    where claim_rank = 1
+),
+
+kept as (
+    select
+        component,
+        customer_id
+    from kept_of_records
+    where age_rank = 1
+    union all
+    select
+        component,
+        customer_id
+    from kept_of_former_guests
+    where age_rank = 1
 ),
 
 founders as (
@@ -173,7 +203,7 @@ customers as (
         founders.component,
         coalesce(kept.customer_id, founders.own_id) as customer_id
     from founders
-    left join kept on founders.component = kept.component and kept.age_rank = 1
+    left join kept on founders.component = kept.component
     where founders.age_rank = 1
 ),
 

@@ -1,7 +1,18 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ forget_changed(
+        'int_changed_orders', ['source', 'order_id'], renamed={'order_id': 'record_key'}
+    ) }}",
+) }}
+{{ after_changed('int_changed_orders') }}
+{% set changed = last_build_of('int_changed_orders') %}
+
 with
 
 unioned as (
-    select * from {{ ref('int_orders_unioned') }}
+    select * from {{ rows_of_changed(ref('int_orders_unioned'), changed, 'order_id') }} as orders
+    {{ where_changed(changed, {'source': 'orders.source', 'order_id': 'orders.order_id'}) }}
 ),
 
 priced as (

@@ -8,49 +8,53 @@ just before sending and win over the plan.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
 
-from kundenkreis.activation import ledger
-from kundenkreis.activation.ledger import NotSent
-from kundenkreis.activation.subscribers import OpenTool, refresh_states
+from kundenkreis.activation import jobs, ledger
+from kundenkreis.activation.jobs import Patience
+from kundenkreis.activation.ledger import Entries, NotSent, PlannedRow
+from kundenkreis.activation.sending import Package, Sending
+from kundenkreis.activation.subscribers import OpenTool
+from kundenkreis.activation.suppressions import Suppressions
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import (
-    CONTACT_EXISTS,
     AttributeType,
-    AttributeValue,
     Batch,
     Destination,
+    JobLost,
     Operation,
     Outcome,
     Row,
 )
-from kundenkreis.errors import KundenkreisError, PlanOutdated, VendorError, WarehouseError
+from kundenkreis.errors import PlanOutdated, WarehouseError
 from kundenkreis.failpoints import reach
-from kundenkreis.http import understood
 from kundenkreis.settings import Settings
-from kundenkreis.warehouse import privacy
 from kundenkreis.warehouse.connection import connect
-from kundenkreis.warehouse.publish import live_schema
 
 _LOCK_NAMESPACE = 7_202_612
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
+_FETCHED_ROWS = 2000
 
 _PLANNED = """
 select
     plan_rows.plan_row_id,
     plan_rows.audience,
+    plan_rows.segment,
+    plan_rows.customer_id,
     plan_rows.address,
-    cast(plan_rows.attributes as jsonb) as attributes,
+    plan_rows.attributes,
+    plan_rows.payload_hash,
     plan_rows.may_create,
     subscriber_states.vendor_id,
     subscriber_states.state
@@ -68,46 +72,10 @@ where
         select 1
         from activation.ledger
         where
-            ledger.plan_row_id = plan_rows.plan_row_id
+            ledger.publication_id = plan_rows.publication_id
+            and ledger.plan_row_id = plan_rows.plan_row_id
             and ledger.state in ('confirmed', 'rejected', 'suppressed', 'skipped')
     )
-order by plan_rows.audience, plan_rows.plan_row_id
-"""
-
-# A withdrawal in any tool that the marts could not know blocks the whole person, at all addresses:
-# one read after `transform` began, or dated after the as-of day, which the marts leave out. Where
-# that day ends depends on the business time zone; 14 hours early is its end in all of them.
-_WITHDRAWN_SINCE = """
-with publication as (
-    select
-        coalesce(task_results.started_at, publications.published_at) as built_at,
-        cast(publications.as_of_date + 1 as timestamp) at time zone 'UTC' - interval '14 hours'
-            as as_of_end
-    from history.publications
-    left join operations.task_results
-        on
-            task_results.run_id = publications.dag_run_id
-            and task_results.task_id = 'transform'
-    where publications.publication_id = %(publication_id)s
-),
-withdrawn as (
-    select subscriber_states.address
-    from activation.subscriber_states
-    cross join publication
-    where
-        subscriber_states.state in ('unsubscribed', 'complained', 'blocklisted')
-        and (
-            subscriber_states.observed_at > publication.built_at
-            or subscriber_states.state_changed_at >= publication.as_of_end
-        )
-)
-select withdrawn.address from withdrawn
-union
-select other.address
-from withdrawn
-inner join marts.contactability as own on own.address = withdrawn.address
-inner join marts.contactability as other on other.customer_id = own.customer_id
-where other.address is not null
 """
 
 _ATTRIBUTE_TYPES = r"""
@@ -127,20 +95,24 @@ group by entries.attribute
 """
 
 _OUTCOMES = """
+with last_attempts as (
+    select distinct on (ledger.plan_row_id)
+        ledger.plan_row_id,
+        ledger.state
+    from activation.ledger
+    where
+        ledger.publication_id = %(publication_id)s
+        and ledger.destination = %(destination)s
+    order by ledger.plan_row_id, ledger.attempt_id desc
+)
 select
     coalesce(plan_rows.audience, '') as audience,
     plan_rows.operation,
-    case when plan_rows.status = 'planned' then coalesce(last_attempt.state, 'intended')
+    case when plan_rows.status = 'planned' then coalesce(last_attempts.state, 'intended')
         else plan_rows.status end as state,
     count(*) as rows
 from activation.plan_rows
-left join lateral (
-    select ledger.state
-    from activation.ledger
-    where ledger.plan_row_id = plan_rows.plan_row_id
-    order by ledger.attempt_id desc
-    limit 1
-) as last_attempt on true
+left join last_attempts on last_attempts.plan_row_id = plan_rows.plan_row_id
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
@@ -148,52 +120,32 @@ group by 1, 2, 3
 """
 
 
-@dataclass(frozen=True)
-class _PlannedRow:
-    """A row of the plan with what its tool says about the contact."""
-
-    plan_row_id: str
-    audience: str | None
-    address: str
-    attributes: dict[str, AttributeValue]
-    may_create: bool
-    vendor_id: str | None
-    state: str | None
-
-
 @dataclass
 class _Delivery:
     """One delivery under way: what every step needs."""
 
-    destination: str
-    publication_id: int
-    run_id: str
+    entries: Entries
     tool: Destination
     reader: psycopg.Connection
+    recorder: psycopg.Connection
     writer: psycopg.Connection
     progress: Callable[[str], None]
-    tool_settings: Any
-    withdrawn: frozenset[str] = frozenset()
+    suppressions: Suppressions
+    patience: Patience
     audience_ids: dict[str, str] = field(default_factory=dict)
     sent: int = 0
-    found_to_exist: bool = False
+
+    @property
+    def destination(self) -> str:
+        return self.entries.destination
+
+    @property
+    def publication_id(self) -> int:
+        return self.entries.publication_id
 
     @property
     def keys(self) -> dict[str, Any]:
         return {"publication_id": self.publication_id, "destination": self.destination}
-
-
-@dataclass(frozen=True)
-class _Package:
-    """Rows that are intended and settled together; some need no call."""
-
-    batch: Batch
-    done_already: tuple[Outcome, ...]
-    not_sent: tuple[NotSent, ...]
-
-    @property
-    def attempted(self) -> list[str]:
-        return [row.key for row in self.batch.rows] + [o.key for o in self.done_already]
 
 
 def deliver(
@@ -206,12 +158,21 @@ def deliver(
     progress: Callable[[str], None],
     *,
     open_tool: OpenTool = open_destination,
+    sleep: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Send what the plan of a publication still has open for one tool.
 
+    Jobs of earlier deliveries that the tool was still working on are asked for first, of whatever
+    publication they are.
+
     Returns ``{"destination", "sent", "confirmed", "rejected", "unknown", "suppressed", "skipped",
     "held", "calls", "audiences": {name: {"add": {state: rows}, "remove": {state: rows}}}}``; the
-    counts are those of the whole plan, ``sent`` and ``calls`` those of this call.
+    counts are those of the whole plan, ``sent`` and ``calls`` those of this call. ``under_way``
+    rows, where there are any, are with the tool, which has not said yet what became of them.
+
+    Args:
+        sleep, monotonic: replaced by tests.
 
     Raises:
         PlanOutdated: a newer publication exists, or this one has no plan.
@@ -223,23 +184,32 @@ def deliver(
     with (
         closing(open_tool(destination, tool_settings, resolve)) as tool,
         connect(dsn, application_name=f"kundenkreis plan {destination}") as reader,
+        connect(dsn, application_name=f"kundenkreis record {destination}") as recorder,
         connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
-        job = _Delivery(
-            destination, publication_id, run_id, tool, reader, writer, progress, tool_settings
-        )
-        _lock(writer, destination)
-        _require_current(writer, publication_id)
-        sync_run_id = _begin(job)
-        try:
-            if _has_open_rows(job):
-                _refresh_states(job)
-                _send_everything(job)
-        except Exception:
-            with suppress(psycopg.Error):  # where the warehouse is what failed
-                _end(job, sync_run_id, "failed")
-            raise
-        return _end(job, sync_run_id, "done")
+        entries = Entries(publication_id, run_id, destination)
+        patience = Patience(tool_settings.max_job_minutes, sleep, monotonic)
+        with Suppressions(
+            entries, tool, tool_settings, dsn, writer, progress, monotonic
+        ) as suppressions:
+            job = _Delivery(
+                entries, tool, reader, recorder, writer, progress, suppressions, patience
+            )
+            _lock(writer, destination)
+            _require_current(writer, publication_id)
+            sync_run_id = _begin(job)
+            try:
+                _settle_open_jobs(job)
+                if _has_open_rows(job):
+                    suppressions.read()
+                    reach("deliver.after_states")
+                    _send_everything(job)
+                reach("deliver.before_end")
+            except Exception:
+                with suppress(psycopg.Error):  # where the warehouse is what failed
+                    _end(job, sync_run_id, "failed")
+                raise
+            return _end(job, sync_run_id, "done")
 
 
 def _lock(writer: psycopg.Connection, destination: str) -> None:
@@ -307,10 +277,25 @@ def _begin(job: _Delivery) -> int:
     row = job.writer.execute(
         "insert into activation.sync_runs (run_id, publication_id, destination, state)"
         " values (%s, %s, %s, 'running') returning sync_run_id",
-        (job.run_id, job.publication_id, job.destination),
+        (job.entries.run_id, job.publication_id, job.destination),
     ).fetchone()
     job.writer.commit()
     return int(row[0]) if row else 0
+
+
+def _settle_open_jobs(job: _Delivery) -> None:
+    """Ask for the jobs that an earlier delivery left with the tool, and settle their rows."""
+    for left in jobs.submitted(job.writer, job.destination):
+        job.writer.commit()
+        job.progress(f"{job.destination}: asks for job {left.job_id}, which was under way")
+        try:
+            outcomes = jobs.outcomes_of(job.tool, left.job_id, left.batch, job.patience)
+        except JobLost:
+            ledger.mark_unknown(job.writer, list(left.attempts.values()), "job_lost")
+        else:
+            reach("deliver.before_settle")
+            ledger.settle(job.writer, job.entries.run_id, left.attempts, outcomes)
+        job.writer.commit()
 
 
 def _end(job: _Delivery, sync_run_id: int, state: str) -> dict[str, Any]:
@@ -334,30 +319,18 @@ def _has_open_rows(job: _Delivery) -> bool:
     return False
 
 
-def _refresh_states(job: _Delivery) -> None:
-    refresh_states(
-        job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
-    )
-    live = live_schema(job.writer)
-    if live is not None:  # a masked address would match none that withdrew
-        privacy.require_unmasked(job.writer, live)
-    withdrawn = job.writer.execute(_WITHDRAWN_SINCE, job.keys).fetchall()
-    job.withdrawn = frozenset(row[0] for row in withdrawn)
-    job.writer.commit()
-
-
 def _send_everything(job: _Delivery) -> None:
     _ensure_attributes(job)
     _ensure_audiences(job)
     for operation in _OPERATIONS:
-        _send_operation(job, operation)
+        found_to_exist = _send_operation(job, operation)
+        reach("deliver.between_operations")
         _require_current(job.writer, job.publication_id)
         job.writer.commit()
-        if job.found_to_exist:
+        if found_to_exist:
             # Contacts we took for new (a create whose answer was lost, or somebody was faster):
             # only their true state says whether they may join audiences now.
-            _refresh_states(job)
-            job.found_to_exist = False
+            job.suppressions.read()
     job.writer.execute(
         "update activation.audiences set first_synced_publication_id = %s"
         " where destination = %s and audience = any(%s) and first_synced_publication_id is null",
@@ -387,7 +360,9 @@ def _ensure_audiences(job: _Delivery) -> None:
         job.keys,
     ).fetchall()
     for name, known_id in rows:
+        reach("deliver.before_audience")
         audience = job.tool.ensure_audience(name, known_id)
+        reach("deliver.after_audience")
         job.audience_ids[name] = audience.vendor_id
         if audience.vendor_id != known_id:
             _adopt_audience(job, name, audience.vendor_id)
@@ -411,82 +386,45 @@ def _adopt_audience(job: _Delivery, name: str, vendor_id: str) -> None:
     job.writer.commit()
 
 
-def _send_operation(job: _Delivery, operation: Operation) -> None:
-    """Send all rows of one operation, several batches at a time where the tool takes that."""
-    limit = job.tool.capabilities.parallel_batches
-    under_way: dict[Future[list[Outcome]], _Package] = {}
-    failures: list[VendorError] = []
-    with ThreadPoolExecutor(max_workers=limit) as pool:
-        for package in _packages(job, operation):
-            # A plan that was overtaken while it is sent may hold what should no longer happen.
-            if failures or _newest_publication(job.writer) != job.publication_id:
-                break
-            _intend(job, package)
-            under_way[pool.submit(_call, job.tool, package.batch)] = package
-            if len(under_way) >= limit:
-                failures += _settle_finished(job, operation, under_way)
-        while under_way:
-            failures += _settle_finished(job, operation, under_way)
+def _send_operation(job: _Delivery, operation: Operation) -> bool:
+    """Send all rows of one operation; returns whether contacts taken for new were there already.
+
+    Raises:
+        VendorError, CredentialError: the first of what failed; everything begun is settled.
+    """
+
+    def may_begin() -> bool:
+        job.suppressions.keep_fresh()
+        # A plan that was overtaken while it is sent may hold what should no longer happen.
+        return _newest_publication(job.writer) == job.publication_id
+
+    def progress(rows: int) -> None:
+        job.progress(f"{job.destination}: {operation} {job.sent + rows:,} rows sent")
+
+    sending = Sending(
+        job.tool, job.entries, job.recorder, job.writer, job.patience, may_begin, progress
+    )
+    try:
+        sending.send(_packages(job, operation))
+    finally:
+        job.sent += sending.sent
     job.reader.rollback()
-    if failures:
-        raise failures[0]
+    if sending.failures:
+        raise sending.failures[0]
+    return sending.found_to_exist
 
 
-def _intend(job: _Delivery, package: _Package) -> None:
-    reach("deliver.before_intended")
-    ledger.record_not_sent(job.writer, job.run_id, package.not_sent)
-    ledger.intend(job.writer, job.run_id, package.attempted)
-    job.writer.commit()
-    reach("deliver.before_request")
-
-
-def _call(tool: Destination, batch: Batch) -> list[Outcome]:
-    if not batch.rows:
-        return []
-    with understood(tool.name, batch.operation):
-        return tool.deliver(batch)
-
-
-def _settle_finished(
-    job: _Delivery, operation: Operation, under_way: dict[Future[list[Outcome]], _Package]
-) -> list[VendorError]:
-    """Settle the batches that are through. Errors are returned: the others are settled first."""
-    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-    failures: list[VendorError] = []
-    for future in finished:
-        package = under_way.pop(future)
-        try:
-            outcomes = future.result()
-        except KundenkreisError as error:
-            ledger.settle(job.writer, job.run_id, package.done_already)
-            ledger.mark_unknown(
-                job.writer, [row.key for row in package.batch.rows], type(error).__name__
-            )
-            job.writer.commit()
-            failures.append(cast(VendorError, error))
-            continue
-        reach("deliver.after_request")
-        job.sent += len(package.batch.rows)
-        job.found_to_exist |= any(outcome.reason_code == CONTACT_EXISTS for outcome in outcomes)
-        reach("deliver.before_settle")
-        ledger.settle(job.writer, job.run_id, [*outcomes, *package.done_already])
-        job.writer.commit()
-        reach("deliver.after_settle")
-        job.progress(f"{job.destination}: {operation} {job.sent:,} rows sent")
-    return failures
-
-
-def _packages(job: _Delivery, operation: Operation) -> Iterator[_Package]:
+def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
     """The planned rows of an operation, judged once more and cut into the tool's batch size."""
     size = job.tool.capabilities.batch_size[operation]
     # A server-side cursor: a plan may be larger than memory. It sees the state from before this
     # operation, which is right, because the rows of one operation do not depend on each other.
-    with job.reader.cursor(
-        name=f"planned_{operation}", row_factory=class_row(_PlannedRow)
-    ) as cursor:
-        cursor.itersize = 2000
-        cursor.execute(_PLANNED, {**job.keys, "operation": operation})
-        collected: list[_PlannedRow] = []
+    with job.reader.cursor(name=f"planned_{operation}", row_factory=args_row(PlannedRow)) as cursor:
+        cursor.itersize = _FETCHED_ROWS
+        # Attributes belong to no audience, so that nothing has to be sorted before the first row.
+        order = "" if operation == "upsert" else ' order by plan_rows.audience collate "C"'
+        cursor.execute(_PLANNED + order, {**job.keys, "operation": operation})
+        collected: list[PlannedRow] = []
         for row in cursor:
             if collected and (row.audience != collected[0].audience or len(collected) >= size):
                 yield _package(job, operation, collected)
@@ -496,52 +434,59 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[_Package]:
             yield _package(job, operation, collected)
 
 
-def _package(job: _Delivery, operation: Operation, planned: Sequence[_PlannedRow]) -> _Package:
+def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]) -> Package:
+    attempted: list[PlannedRow] = []
     rows: list[Row] = []
     done: list[Outcome] = []
     not_sent: list[NotSent] = []
     for row in planned:
-        verdict = _verdict(row, operation, job.withdrawn)
-        if isinstance(verdict, NotSent):
-            not_sent.append(verdict)
-        elif isinstance(verdict, Outcome):
-            done.append(verdict)
+        refusal = None if operation == "remove" else _refusal(row, operation, job.suppressions)
+        if refusal is not None:
+            not_sent.append(refusal)
+            continue
+        attempted.append(row)
+        if operation == "remove" and row.vendor_id is None:
+            # Who is gone from the tool has left already.
+            done.append(Outcome(row.plan_row_id, "confirmed", "already_gone"))
         else:
-            rows.append(verdict)
+            rows.append(_row(row))
     audience = planned[0].audience
     batch = Batch(operation, tuple(rows), job.audience_ids.get(audience) if audience else None)
-    return _Package(batch, tuple(done), tuple(not_sent))
+    return Package(batch, tuple(attempted), tuple(done), tuple(not_sent))
 
 
-def _verdict(
-    row: _PlannedRow, operation: Operation, withdrawn: frozenset[str]
-) -> Row | Outcome | NotSent:
-    """Whether a planned row may still go, by what the tools said a moment ago."""
-    ready = Row(
-        key=row.plan_row_id,
-        address=row.address,
-        vendor_id=row.vendor_id,
-        may_create=bool(row.may_create) and row.state is None,
-        attributes=row.attributes,
+def _row(planned: PlannedRow) -> Row:
+    return Row(
+        key=planned.plan_row_id,
+        address=planned.address,
+        vendor_id=planned.vendor_id,
+        may_create=bool(planned.may_create) and planned.state is None,
+        attributes=json.loads(planned.attributes),
     )
-    if operation == "remove":
-        # Leaving is allowed to everybody; who is gone from the tool has left already.
-        gone = row.vendor_id is None
-        return Outcome(row.plan_row_id, "confirmed", "already_gone") if gone else ready
-    if row.address in withdrawn:
-        return NotSent(row.plan_row_id, "suppressed", "withdrawn_since_plan")
-    if row.state is not None and row.state != "subscribed":
-        return NotSent(row.plan_row_id, "suppressed", f"tool_{row.state}")
-    if row.vendor_id is None and not (operation == "upsert" and ready.may_create):
-        return NotSent(row.plan_row_id, "skipped", "not_in_tool")
-    return ready
+
+
+def _refusal(row: PlannedRow, operation: Operation, suppressions: Suppressions) -> NotSent | None:
+    """Why a row that was planned may not go after all, by what the tools said last.
+
+    Leaving is allowed to everybody.
+    """
+    if row.address in suppressions.withdrawn:
+        return NotSent(row, "suppressed", "withdrawn_since_plan")
+    state = suppressions.states.get(row.address, row.state)
+    if state is not None and state != "subscribed":
+        return NotSent(row, "suppressed", f"tool_{state}")
+    creates = operation == "upsert" and row.may_create and row.state is None
+    if row.vendor_id is None and not creates:
+        return NotSent(row, "skipped", "not_in_tool")
+    return None
 
 
 def _summary(job: _Delivery) -> dict[str, Any]:
     states = ("confirmed", "rejected", "unknown", "suppressed", "skipped", "held")
     totals: dict[str, Any] = dict.fromkeys(states, 0)
     audiences: dict[str, dict[str, dict[str, int]]] = {}
-    for audience, operation, state, rows in job.writer.execute(_OUTCOMES, job.keys).fetchall():
+    for audience, operation, found, rows in job.writer.execute(_OUTCOMES, job.keys).fetchall():
+        state = "under_way" if found == "sent" else found
         totals[state] = totals.get(state, 0) + rows
         if audience:
             audiences.setdefault(audience, {}).setdefault(operation, {})[state] = rows

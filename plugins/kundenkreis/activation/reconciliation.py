@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -12,6 +12,7 @@ from kundenkreis.activation.subscribers import OpenTool
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Destination
+from kundenkreis.failpoints import reach
 from kundenkreis.http import RefusedRequest, understood_pages
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
@@ -33,6 +34,21 @@ full outer join (select distinct address from found_members) as found
 where
     delivered.address is null or found.address is null
 on conflict do nothing
+"""
+
+_COUNTS = """
+select
+    (
+        select count(*) from activation.delivered_state
+        where
+            destination = %(destination)s and audience = %(audience)s
+            and is_member and not in_doubt
+    ),
+    (select count(distinct address) from found_members),
+    count(*) filter (where kind = 'missing'),
+    count(*) filter (where kind = 'extra')
+from activation.drift
+where run_id = %(run_id)s and destination = %(destination)s and audience = %(audience)s
 """
 
 # Missing members come back with the next plan where they still belong. A row in doubt is settled
@@ -62,14 +78,16 @@ def reconcile(
 ) -> dict[str, Any]:
     """Compare every audience of a tool with what we delivered; write ``activation.drift``.
 
-    Returns ``{"destination", "calls", "audiences": {name: {"members", "missing", "extra"}}}``.
-    ``extra`` counts members that are not ours, which is no fault.
+    Returns ``{"destination", "calls", "audiences": {name: {"members", "missing", "extra"}},
+    "warnings"}``. ``extra`` counts members that are not ours, which is no fault. ``warnings`` name
+    the audiences that lost more of ours than ``max_drift_percent`` of destinations.yml.
 
     Raises:
         VendorError, CredentialError: the tool cannot be read.
     """
+    tool_settings = settings.destinations[destination]
     with (
-        closing(open_tool(destination, settings.destinations[destination], resolve)) as tool,
+        closing(open_tool(destination, tool_settings, resolve)) as tool,
         connect(dsn, application_name=f"kundenkreis reconcile {destination}") as connection,
     ):
         audiences = connection.execute(
@@ -78,6 +96,7 @@ def reconcile(
             (destination,),
         ).fetchall()
         results: dict[str, dict[str, int]] = {}
+        warnings: list[str] = []
         for audience, vendor_id in audiences:
             keys = {
                 "run_id": run_id,
@@ -85,38 +104,57 @@ def reconcile(
                 "destination": destination,
                 "audience": audience,
             }
-            results[audience] = _compare(connection, tool, vendor_id, keys)
+            delivered, results[audience] = _compare(connection, tool, vendor_id, keys)
+            reach("reconcile.before_commit")
             connection.commit()
+            reach("reconcile.after_commit")
+            missing, limit = results[audience]["missing"], tool_settings.max_drift_percent
+            if 100 * missing > limit * delivered:
+                warnings.append(_warning(destination, audience, missing, delivered, limit))
             progress(f"{destination}: {len(results)} of {len(audiences)} audiences read back")
-        return {"destination": destination, "calls": tool.calls, "audiences": results}
+        return {
+            "destination": destination,
+            "calls": tool.calls,
+            "audiences": results,
+            "warnings": warnings,
+        }
+
+
+def _warning(destination: str, audience: str, missing: int, delivered: int, limit: float) -> str:
+    return (
+        f"{destination}: {missing:,} of the {delivered:,} members that we delivered to "
+        f"'{audience}' are gone from it, more than {limit:g} % (max_drift_percent of "
+        "destinations.yml). The next plan adds again who still belongs there. Find out who or "
+        "what takes them out; activation.drift lists them."
+    )
 
 
 def _compare(
     connection: psycopg.Connection, tool: Destination, vendor_id: str, keys: dict[str, Any]
-) -> dict[str, int]:
-    """Read one audience and settle it in one transaction."""
+) -> tuple[int, dict[str, int]]:
+    """Read one audience and settle it in one transaction; members delivered, and what was found."""
     connection.execute("create temporary table found_members (address text) on commit drop")
     with connection.cursor() as cursor, cursor.copy("copy found_members from stdin") as copy:
         for address in _members(tool, vendor_id):
             copy.write_row((address,))
+    reach("reconcile.after_read")
+    connection.execute("analyze found_members")
     connection.execute(_DRIFT, keys)
-    counts = connection.execute(
-        "select (select count(distinct address) from found_members),"
-        " count(*) filter (where kind = 'missing'), count(*) filter (where kind = 'extra')"
-        " from activation.drift where run_id = %(run_id)s"
-        " and destination = %(destination)s and audience = %(audience)s",
-        keys,
-    ).fetchone()
+    counts = connection.execute(_COUNTS, keys).fetchone()
     connection.execute(_REPAIR, keys)
-    members, missing, extra = counts or (0, 0, 0)
-    return {"members": int(members), "missing": int(missing), "extra": int(extra)}
+    delivered, members, missing, extra = counts or (0, 0, 0, 0)
+    return int(delivered), {
+        "members": int(members),
+        "missing": int(missing),
+        "extra": int(extra),
+    }
 
 
-def _members(tool: Destination, vendor_id: str) -> list[str]:
+def _members(tool: Destination, vendor_id: str) -> Iterator[str]:
+    pages = understood_pages(tool.name, "reading members", tool.read_members(vendor_id))
     try:
-        pages = understood_pages(tool.name, "reading members", tool.read_members(vendor_id))
-        return [address for page in pages for address in page]
+        for page in pages:
+            yield from page
     except RefusedRequest as refused:
-        if refused.status == 404:  # somebody deleted the audience: everybody is missing
-            return []
-        raise
+        if refused.status != 404:  # somebody deleted the audience: everybody is missing
+            raise

@@ -155,17 +155,16 @@ def read_subscriber_states(
         }
 
 
-def refresh_states(
+def load_states(
     destination: str,
-    tool_settings: Any,
     tool: Destination,
     connection: psycopg.Connection,
-    run_id: str,
     progress: Callable[[str], None],
-) -> dict[str, int]:
-    """Replace what we know about a tool's contacts, in the connection's open transaction.
+) -> None:
+    """Read all contacts of a tool into a table of the connection's open transaction.
 
-    Returns the number of contacts per state.
+    Raises:
+        VendorError, CredentialError: the tool cannot be read.
     """
     ours = connection.execute(
         "select vendor_id from activation.audiences where destination = %s", (destination,)
@@ -194,6 +193,42 @@ def refresh_states(
                 )
             contacts += len(page)
             progress(f"{destination}: {contacts:,} contacts read")
+
+
+def learn_withdrawals(
+    destination: str, connection: psycopg.Connection, run_id: str
+) -> dict[str, str]:
+    """Take over what `load_states` read, while a delivery goes on, and commit.
+
+    Nothing is concluded from a contact that is missing: it may just have been created, and a list
+    that changes while it is read in pages may skip one.
+
+    Returns:
+        The state of every contact that turned out not to be ``subscribed`` any more, by address.
+    """
+    connection.execute(_MERGE, {"destination": destination, "run_id": run_id})
+    found = connection.execute(
+        "select address, state from activation.subscriber_states"
+        " where destination = %s and state <> 'subscribed' and observed_at = now()",
+        (destination,),
+    ).fetchall()
+    connection.commit()
+    return dict(found)
+
+
+def refresh_states(
+    destination: str,
+    tool_settings: Any,
+    tool: Destination,
+    connection: psycopg.Connection,
+    run_id: str,
+    progress: Callable[[str], None],
+) -> dict[str, int]:
+    """Replace what we know about a tool's contacts, in the connection's open transaction.
+
+    Returns the number of contacts per state.
+    """
+    load_states(destination, tool, connection, progress)
     values = {
         "destination": destination,
         "run_id": run_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
+from kundenkreis.destinations.config import KlaviyoSettings, ListmonkSettings, MailchimpSettings
 
 if TYPE_CHECKING:
     from kundenkreis.connections import Resolver
@@ -32,11 +32,19 @@ def open_destination(name: str, settings: Any, resolve: Resolver, **options: Any
         from kundenkreis.destinations.mailchimp import Mailchimp
 
         return Mailchimp(settings, connection, **options)
+    if isinstance(settings, KlaviyoSettings):
+        from kundenkreis.destinations.klaviyo import Klaviyo
+
+        return Klaviyo(settings, connection, **options)
     raise TypeError(f"destination '{name}' has settings of an unknown kind")
 
 
 def capabilities_of(name: str) -> Capabilities:
     """What a tool can do, without connecting to it."""
-    from kundenkreis.destinations import listmonk, mailchimp
+    from kundenkreis.destinations import klaviyo, listmonk, mailchimp
 
-    return {"listmonk": listmonk.CAPABILITIES, "mailchimp": mailchimp.CAPABILITIES}[name]
+    return {
+        "listmonk": listmonk.CAPABILITIES,
+        "mailchimp": mailchimp.CAPABILITIES,
+        "klaviyo": klaviyo.CAPABILITIES,
+    }[name]

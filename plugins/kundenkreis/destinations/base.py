@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
+from kundenkreis.errors import VendorError
 from kundenkreis.http import OutcomeUnknown, RefusedRequest
 from kundenkreis.redaction import redact
 
@@ -34,6 +35,8 @@ SUPPRESSING_STATES: frozenset[str] = frozenset(
 """States in which a contact is never written to. Leaving an audience stays allowed."""
 
 
+_TOO_LARGE = 413
+
 CONTACT_EXISTS = "contact_exists"
 """Reason code of a refused creation: the tool got to know the contact in the meantime."""
 
@@ -48,6 +51,7 @@ class Capabilities:
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
     reads_members: whether an audience can be read back.
+    async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
     """
 
     batch_size: Mapping[Operation, int]
@@ -56,6 +60,7 @@ class Capabilities:
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1
     reads_members: bool = True
+    async_jobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Submitted:
+    """The vendor took the batch and works on it; `AsyncDestination.poll` asks how it went."""
+
+    job_id: str
+
+
+class JobLost(VendorError):
+    """The vendor no longer knows a job, so what became of its rows is unknown."""
+
+
+@dataclass(frozen=True)
 class Audience:
     """An audience in the tool. ``created``: it was not there before this call."""
 
@@ -149,10 +165,11 @@ class Destination(Protocol):
         """Make sure the tool has a place for every attribute."""
         ...
 
-    def deliver(self, batch: Batch) -> list[Outcome]:
+    def deliver(self, batch: Batch) -> list[Outcome] | Submitted:
         """Carry out a batch; one outcome per row, in any order, duplicates included.
 
-        A failure of the whole batch raises; then nothing is known about its rows.
+        `Submitted` where the vendor works on it later. A failure of the whole batch raises; then
+        nothing is known about its rows.
         """
         ...
 
@@ -166,6 +183,21 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+        ...
+
+
+class AsyncDestination(Destination, Protocol):
+    """A tool whose `Capabilities.async_jobs` is set."""
+
+    def poll(self, job_id: str, batch: Batch) -> list[Outcome] | None:
+        """One outcome per row of the submitted batch; None while the job is still running.
+
+        After a restart the batch is built from the ledger: keys, addresses, attributes, audience
+        and operation are those that were submitted, ids are what the tool said last.
+
+        Raises:
+            JobLost: the vendor no longer knows the job.
+        """
         ...
 
 
@@ -183,6 +215,24 @@ def normalise_address(address: str) -> str:
     return f"{local}{at}{domain}"
 
 
+def spellings(address: str) -> tuple[str, ...]:
+    """The forms a tool may know an address by: normalised, and with its domain in Unicode."""
+    normalised = normalise_address(address)
+    local, at, domain = normalised.rpartition("@")
+    readable = ".".join(_readable_label(label) for label in domain.split("."))
+    return (normalised,) if readable == domain else (normalised, f"{local}{at}{readable}")
+
+
+def _readable_label(label: str) -> str:
+    """A label of a domain in Unicode; one that is no valid punycode stays as it is."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label.removeprefix("xn--").encode("ascii").decode("punycode")
+    except UnicodeError:
+        return label
+
+
 def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, list[str]]]:
     """Fold duplicates in a batch: the last row of an address is the one to send.
 
@@ -197,23 +247,56 @@ def one_row_per_address(rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, 
     return by_address, keys
 
 
+@dataclass
+class RowLimit:
+    """How many rows a tool takes in one call: what it documents, less where it proved too many."""
+
+    rows: int
+
+
 def deliver_isolating(
-    rows: Sequence[Row], send: Callable[[Sequence[Row]], list[Outcome]]
+    rows: Sequence[Row],
+    send: Callable[[Sequence[Row]], list[Outcome]],
+    limit: RowLimit | None = None,
 ) -> list[Outcome]:
     """Send rows together; where the tool refuses the request, halve it until the bad rows stand
     alone. One unusable row never costs the others their delivery.
 
     ``send`` returns an outcome per row or raises `RefusedRequest` for all of them.
+
+    Args:
+        limit: kept by the connector from call to call. A request that was too large (413) lowers
+            it to the most that went through instead, so that no later one is refused for that.
     """
-    if not rows:
-        return []
+    size = min(limit.rows, len(rows)) if limit else len(rows)
+    outcomes: list[Outcome] = []
+    for start in range(0, len(rows), max(size, 1)):
+        part = rows[start : start + size]
+        found, largest, was_too_large = _isolate(part, send)
+        outcomes += found
+        if limit and was_too_large and largest:
+            limit.rows = min(limit.rows, largest)
+    return outcomes
+
+
+def _isolate(
+    rows: Sequence[Row], send: Callable[[Sequence[Row]], list[Outcome]]
+) -> tuple[list[Outcome], int, bool]:
+    """Outcomes, the most rows that went through in one call, and whether any call was too large."""
     try:
-        return send(rows)
+        return send(rows), len(rows), False
     except RefusedRequest as refused:
+        was_too_large = refused.status == _TOO_LARGE
         if len(rows) == 1:
-            return [rejected(rows[0].key, refused.code or f"http_{refused.status}")]
+            code = refused.code or f"http_{refused.status}"
+            return [rejected(rows[0].key, code)], 0, was_too_large
     middle = len(rows) // 2
-    return [*deliver_isolating(rows[:middle], send), *deliver_isolating(rows[middle:], send)]
+    first, second = _isolate(rows[:middle], send), _isolate(rows[middle:], send)
+    return (
+        [*first[0], *second[0]],
+        max(first[1], second[1]),
+        was_too_large or first[2] or second[2],
+    )
 
 
 def create_once(create: Callable[[], Created], find: Callable[[], Created | None]) -> Created:
@@ -240,11 +323,11 @@ def share_outcomes(
 ) -> list[Outcome]:
     """Give every duplicate the outcome of the row that was sent for its address."""
     by_key = {outcome.key: outcome for outcome in outcomes}
-    return [
-        replace(by_key[by_address[address].key], key=key)
-        for address, same in keys.items()
-        for key in same
-    ]
+    shared: list[Outcome] = []
+    for address, same in keys.items():
+        outcome = by_key[by_address[address].key]
+        shared += [outcome if key == outcome.key else replace(outcome, key=key) for key in same]
+    return shared
 
 
 def parse_time(value: Any) -> datetime | None:

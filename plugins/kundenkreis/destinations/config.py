@@ -33,6 +33,25 @@ class DestinationSettings(BaseModel):
         description="After this many refusals of one payload a row is not sent again; new "
         "attributes are a new payload.",
     )
+    max_drift_percent: float = Field(
+        2,
+        ge=0,
+        le=100,
+        description="When more of the members that were delivered to an audience are gone from "
+        "it, the night's report warns.",
+    )
+    suppression_minutes: float = Field(
+        15,
+        gt=0,
+        description="A delivery that takes longer reads the tool's contacts again every so many "
+        "minutes, so that nobody who has left meanwhile is written to.",
+    )
+    max_job_minutes: float = Field(
+        60,
+        gt=0,
+        description="How long a delivery waits for a job that the tool works on by itself. The "
+        "next delivery asks on.",
+    )
 
 
 class ListmonkSettings(DestinationSettings):
@@ -76,12 +95,42 @@ class MailchimpSettings(DestinationSettings):
         return value
 
 
+class KlaviyoSettings(DestinationSettings):
+    """Klaviyo: audiences are lists, attributes are custom properties."""
+
+    connection: str = Field("klaviyo", description=_CONNECTION)
+    property_names: dict[str, str] = Field(
+        default={},
+        description="Attribute to name of the custom property, each once; others keep their own "
+        "name, and first_name and last_name go to Klaviyo's own fields.",
+    )
+    import_from_rows: int = Field(
+        50,
+        ge=1,
+        le=10_000,
+        description="From this many contacts on, attributes go as one import job; fewer go one "
+        "by one, at once.",
+    )
+
+    @field_validator("property_names")
+    @classmethod
+    def _valid_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value.values():
+            # $consent and its kin are Klaviyo's own properties.
+            if not name.strip() or name.startswith("$"):
+                raise ValueError(f"'{name}' must not be empty or begin with $")
+        if len(set(value.values())) != len(value):
+            raise ValueError("gives two attributes the same property")
+        return value
+
+
 class DestinationsConfig(BaseModel):
     """``destinations.yml``: a tool that is left out is not connected."""
 
     model_config = _Strict
     listmonk: ListmonkSettings | None = Field(None, description="A listmonk server.")
     mailchimp: MailchimpSettings | None = Field(None, description="A Mailchimp account.")
+    klaviyo: KlaviyoSettings | None = Field(None, description="A Klaviyo account.")
 
     @field_validator("*", mode="before")
     @classmethod

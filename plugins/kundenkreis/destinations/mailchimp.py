@@ -15,12 +15,15 @@ needs no host. Limits: ten simultaneous connections, 429 without headers, at tim
 
 Why static segments and not the tags endpoint: both are the same thing to Mailchimp's users (a
 static segment is a tag), but a segment takes 500 contacts a call and can be read back, while tags
-are set contact by contact. ``sync_tags`` is never sent: it would replace all of a contact's tags.
+are set contact by contact. ``sync_tags`` is always sent as false: true would replace all tags.
 
 Why two kinds of POST /lists/{id}: contacts that are known go with ``update_existing: true`` and
 without any status, so that unsubscribed, cleaned and pending ones stay what they are. New ones go
 with ``update_existing: false`` and a status: for a contact that exists after all Mailchimp answers
 ERROR_CONTACT_EXISTS and changes nothing. That is PUT's ``status_if_new`` for 500 contacts a call.
+
+A contact is named by its address in Mailchimp's own spelling. One with an international domain may
+stand there in Unicode while the warehouse knows it in ASCII, so reading the states notes these.
 
 Joining and leaving ignore addresses the list does not have, silently. When the counts of the
 answer do not explain every row, the segment is read back and decides.
@@ -53,6 +56,7 @@ from kundenkreis.destinations.base import (
     Evidence,
     Outcome,
     Row,
+    RowLimit,
     State,
     SubscriberState,
     create_once,
@@ -62,17 +66,18 @@ from kundenkreis.destinations.base import (
     parse_time,
     rejected,
     share_outcomes,
+    spellings,
 )
 from kundenkreis.destinations.config import MailchimpSettings
-from kundenkreis.errors import ConfigError
-from kundenkreis.http import RateLimit, VendorClient
+from kundenkreis.errors import ConfigError, VendorError
+from kundenkreis.http import RateLimit, RefusedRequest, VendorClient
 
 CAPABILITIES = Capabilities(
     batch_size={"upsert": 500, "add": 500, "remove": 500},
     rows_per_call={"upsert": 500, "add": 500, "remove": 500},
     membership="segment",
     rate_limit="concurrency",
-    parallel_batches=4,
+    parallel_batches=10,
 )
 _PAGE = 1000
 _KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
@@ -112,9 +117,12 @@ class Mailchimp:
             transport=transport,
             **client_options,
         )
+        self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
+        self._tags: dict[str, str] = {}
         self._segments: list[dict[str, Any]] | None = None
+        self._spelled_otherwise: dict[str, str] = {}
 
     @property
     def calls(self) -> int:
@@ -147,7 +155,9 @@ class Mailchimp:
         for filters in ({}, {"status": "archived"}):
             params = {"fields": f"{fields},total_items", **filters}
             for page in self._pages(path, "members", params):
-                yield [_state_of(member, double_opt_in) for member in page]
+                addressed = [member for member in page if member.get("email_address")]
+                self._note_spellings(addressed)
+                yield [_state_of(member, double_opt_in) for member in addressed]
 
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         """The static segment of this id or name; created empty when it is missing."""
@@ -182,7 +192,8 @@ class Mailchimp:
         if batch.operation == "upsert":
             outcomes = self._upsert(rows)
         else:
-            outcomes = deliver_isolating(rows, lambda part: self._membership(batch, part))
+            limit = self._limits[batch.operation]
+            outcomes = deliver_isolating(rows, lambda part: self._membership(batch, part), limit)
         return share_outcomes(outcomes, keys, by_address)
 
     def read_members(self, audience_id: str) -> Iterator[list[str]]:
@@ -198,17 +209,29 @@ class Mailchimp:
 
     def erase(self, address: str) -> bool:
         """Delete a contact for good. Mailchimp then refuses to import the address ever again."""
-        path = f"{self._list_path()}/members/{_hash(address)}/actions/delete-permanent"
-        response = self._client.request("POST", path, ok=(200, 204, 404))
-        return response.status_code != 404
+        found = False
+        for spelling in spellings(address):
+            path = f"{self._list_path()}/members/{_hash(spelling)}/actions/delete-permanent"
+            response = self._client.request("POST", path, ok=(200, 204, 404))
+            found |= response.status_code != 404
+        return found
+
+    def _note_spellings(self, members: Sequence[Mapping[str, Any]]) -> None:
+        for member in members:
+            if not member["email_address"].isascii():
+                self._spelled_otherwise[str(member["id"])] = member["email_address"]
+
+    def _address(self, row: Row) -> str:
+        """The address as Mailchimp spells it."""
+        return self._spelled_otherwise.get(row.vendor_id or "", row.address)
 
     def _upsert(self, rows: Sequence[Row]) -> list[Outcome]:
         known = [row for row in rows if row.vendor_id is not None]
         unknown = [row for row in rows if row.vendor_id is None]
         new = [row for row in unknown if row.may_create]
         outcomes = [rejected(row.key, "not_in_tool") for row in unknown if not row.may_create]
-        outcomes += deliver_isolating(known, self._update)
-        outcomes += deliver_isolating(new, self._create)
+        outcomes += deliver_isolating(known, self._update, self._limits["upsert"])
+        outcomes += deliver_isolating(new, self._create, self._limits["upsert"])
         return outcomes
 
     def _update(self, rows: Sequence[Row]) -> list[Outcome]:
@@ -217,18 +240,14 @@ class Mailchimp:
 
     def _create(self, rows: Sequence[Row]) -> list[Outcome]:
         """Create contacts with recorded proof; those that exist after all stay as they are."""
-        outcomes = self._batch(rows, update_existing=False, status="subscribed")
-        return [
-            replace(outcome, created=True) if outcome.state == "confirmed" else outcome
-            for outcome in outcomes
-        ]
+        return self._batch(rows, update_existing=False, status="subscribed")
 
     def _batch(
         self, rows: Sequence[Row], *, update_existing: bool, status: str | None
     ) -> list[Outcome]:
         members = [
             {
-                "email_address": row.address,
+                "email_address": self._address(row),
                 **({"status": status} if status else {}),
                 "merge_fields": self._merge_values(row.attributes),
             }
@@ -245,18 +264,19 @@ class Mailchimp:
             for member in answer.get(part) or []
         }
         errors = {normalise_address(error.get("email_address") or ""): error for error in problems}
-        return [self._batch_outcome(row, done, errors, status) for row in rows]
+        created = status is not None
+        return [self._batch_outcome(row, done, errors, created) for row in rows]
 
     def _batch_outcome(
         self,
         row: Row,
         done: Mapping[str, str],
         errors: Mapping[str, Mapping[str, Any]],
-        status: str | None,
+        created: bool,
     ) -> Outcome:
         address = normalise_address(row.address)
         if address in done:
-            return Outcome(row.key, "confirmed", vendor_id=done[address])
+            return Outcome(row.key, "confirmed", vendor_id=done[address], created=created)
         error = errors.get(address)
         if error is None:
             return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
@@ -272,14 +292,12 @@ class Mailchimp:
             return []
         adding = batch.operation == "add"
         path = f"{self._list_path()}/segments/{batch.audience_id}"
-        addresses = [row.address for row in rows]
-        answer = self._client.post_json(
-            path,
-            json={
-                "members_to_add": addresses if adding else [],
-                "members_to_remove": [] if adding else addresses,
-            },
-        )
+        addresses = [self._address(row) for row in rows]
+        body = {
+            "members_to_add": addresses if adding else [],
+            "members_to_remove": [] if adding else addresses,
+        }
+        answer = self._change_segment(path, body)
         problems = self._field(answer, "errors", "POST", path)
         done = {
             normalise_address(member["email_address"])
@@ -296,8 +314,24 @@ class Mailchimp:
             present = {a for page in self.read_members(str(batch.audience_id)) for a in page}
         return [_membership_outcome(row, adding, done, errors, present) for row in rows]
 
+    def _change_segment(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Raises VendorError when the segment is gone, which no smaller request would help."""
+        try:
+            return self._client.post_json(path, json=body)
+        except RefusedRequest as refused:
+            if refused.status != 404:
+                raise
+            raise VendorError(
+                f"Mailchimp: POST {path} answered 404: the segment was deleted while it was "
+                "written to. The next run makes it anew and sends everybody who belongs there."
+            ) from None
+
     def _merge_values(self, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
-        return {self._tag(name): _merge_value(value) for name, value in attributes.items()}
+        tags = self._tags
+        for name in attributes:
+            if name not in tags:
+                tags[name] = self._tag(name)
+        return {tags[name]: _merge_value(value) for name, value in attributes.items()}
 
     def _tag(self, attribute: str) -> str:
         """The merge tag of an attribute: at most ten characters, never shared by two."""
@@ -425,7 +459,7 @@ def _label(attribute: str) -> str:
 
 def _hash(address: str) -> str:
     """Mailchimp's id of a contact: MD5 of the lower-cased address. An identifier, no protection."""
-    return hashlib.md5(normalise_address(address).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(address.lower().encode(), usedforsecurity=False).hexdigest()
 
 
 def _with_data_centre(connection: Connection) -> Connection:

@@ -56,11 +56,10 @@ def predict(
     buyers = int(counts.customers.sum())
     repeat_buyers = int(counts.customers[counts.x > 0].sum())
     progress(f"{buyers} buyers, {repeat_buyers} of them repeatedly")
-    orders = _fit_orders(connection, as_of_date, counts, repeat_buyers)
+    orders, scores = _fit_orders(connection, as_of_date, counts, repeat_buyers)
     order_value = _fit_order_value(connection, as_of_date, statistics.values)
     for name, fitted in (("BG/NBD", orders), ("Gamma-Gamma", order_value)):
         progress(f"{name}: {fitted.outcome}{f': {fitted.reason}' if fitted.reason else ''}")
-    scores = _scores(orders.parameters, counts)
     store.write(
         connection,
         as_of_date,
@@ -86,17 +85,19 @@ def predict(
 
 def _fit_orders(
     connection: psycopg.Connection, as_of_date: date, counts: bgnbd.OrderCounts, repeat_buyers: int
-) -> Fitted:
-    parameters, fit = None, None
+) -> tuple[Fitted, store.OrderScores | None]:
+    """The model of orders in time, and what it says of everybody."""
+    parameters, fit, scores = None, None, None
     problem = _too_few(repeat_buyers)
     if problem is None:
         parameters, fit = bgnbd.fit(counts)
         scores = _scores(parameters, counts)
         if scores is not None and not scores.are_finite():
             parameters, problem = None, "its expectations are not finite numbers"
-    return _decide(
+    fitted = _decide(
         parameters, fit, problem, as_of_date, lambda: store.last_good_orders(connection, as_of_date)
     )
+    return fitted, scores if parameters is not None else _scores(fitted.parameters, counts)
 
 
 def _fit_order_value(

@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 
 _COUNTS = """
 select repeat_order_days, days_to_last_order, days_observed, count(*)
-from {statistics}
+from value_statistics
 group by repeat_order_days, days_to_last_order, days_observed
-order by repeat_order_days, days_to_last_order, days_observed
 """
 
 # Who paid nothing says nothing of the value of orders (Gamma-Gamma is of positive values).
 _VALUES = """
 select repeat_order_days, mean_repeat_order_value, count(*)
-from {statistics}
+from value_statistics
 where repeat_order_days > 0 and mean_repeat_order_value > 0
 group by repeat_order_days, mean_repeat_order_value
-order by repeat_order_days, mean_repeat_order_value
 """
 
 _CALIBRATION = """
@@ -41,16 +39,18 @@ select
     count(*),
     sum(holdout_order_days),
     max(days_observed - calibration_days_observed)
-from {statistics}
+from value_statistics
 where calibration_days_observed is not null
 group by
     calibration_repeat_order_days,
     calibration_days_to_last_order,
     calibration_days_observed
-order by
-    calibration_repeat_order_days,
-    calibration_days_to_last_order,
-    calibration_days_observed
+"""
+
+# The model is a view over all customers; it is read once, not once for each of the aggregates.
+_TAKE_STATISTICS = """
+create temporary table value_statistics on commit drop as
+select * from {}
 """
 
 _POSTGRES_EPOCH = date(2000, 1, 1)
@@ -113,10 +113,16 @@ class OrderScores:
 
 def read_statistics(connection: psycopg.Connection, intermediate_schema: str) -> Statistics:
     """Read the aggregates that dbt made this night."""
-    values = _read(connection, intermediate_schema, _VALUES, 3)
-    calibration = _read(connection, intermediate_schema, _CALIBRATION, 6)
+    from psycopg import sql
+
+    with connection.transaction():
+        view = sql.Identifier(intermediate_schema, "int_value_statistics")
+        connection.execute(sql.SQL(_TAKE_STATISTICS).format(view))
+        counts = _read(connection, _COUNTS, keys=3, columns=4)
+        values = _read(connection, _VALUES, keys=2, columns=3)
+        calibration = _read(connection, _CALIBRATION, keys=3, columns=6)
     return Statistics(
-        counts=bgnbd.OrderCounts(*_read(connection, intermediate_schema, _COUNTS, 4)),
+        counts=bgnbd.OrderCounts(*counts),
         values=gamma_gamma.OrderValues(*values),
         calibration=Calibration(
             counts=bgnbd.OrderCounts(*calibration[:4]),
@@ -127,22 +133,23 @@ def read_statistics(connection: psycopg.Connection, intermediate_schema: str) ->
 
 
 def _read(
-    connection: psycopg.Connection, intermediate_schema: str, statement: str, columns: int
+    connection: psycopg.Connection, statement: str, keys: int, columns: int
 ) -> tuple[Array, ...]:
-    """The columns of a query of numbers without nulls.
+    """The columns of a query of numbers without nulls, its rows in the order of the first `keys`.
 
-    The server joins the rows to one text: half a million messages would take longer than the fit.
+    The order makes sums of floating point numbers, and so the fit, the same every time. The server
+    joins the rows to one binary value: a message for each of half a million rows would take longer
+    than the fit.
     """
-    from psycopg import sql
-
-    listed = sql.SQL(", ").join(sql.Identifier(f"column_{number}") for number in range(columns))
-    joined = sql.SQL(
-        "select coalesce(string_agg(concat_ws(' ', {listed}), ' '), '') "
-        "from (" + statement + ") as found ({listed})"
-    ).format(listed=listed, statistics=sql.Identifier(intermediate_schema, "int_value_statistics"))
-    row = connection.execute(joined).fetchone()
-    table = np.fromstring(row[0] if row else "", sep=" ").reshape(-1, columns)
-    return tuple(np.ascontiguousarray(column) for column in table.T)
+    names = [f"column_{number}" for number in range(columns)]
+    packed = " || ".join(f"float8send(cast({name} as double precision))" for name in names)
+    joined = (
+        f"select string_agg({packed}, ''::bytea) from ({statement}) as found ({', '.join(names)})"
+    )
+    row = connection.execute(joined.encode(), binary=True).fetchone()
+    table = np.frombuffer((row and row[0]) or b"", dtype=">f8").reshape(-1, columns)
+    in_order = np.lexsort(table[:, :keys].T[::-1])
+    return tuple(table[in_order, column].astype(np.float64) for column in range(columns))
 
 
 def last_good_orders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -87,6 +87,8 @@ class MartsFacts:
         run_id: the run that is checked.
         measured: what this run measured, by mart and measure (`kundenkreis.quality.measures`).
         history: what published nights measured.
+        orders_alike: whether number and checksum of the orders are those of the landed ones
+            (`kundenkreis.quality.suites.marts_orders.orders_alike`).
         released_rates: of orders that were released from quarantine with a rate of their own, as
             `kundenkreis.warehouse.releases.released_exchange_rates`.
     """
@@ -101,6 +103,7 @@ class MartsFacts:
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     history: Mapping[tuple[str, str], History] = field(default_factory=dict)
     released_rates: Sequence[Mapping[str, str]] = ()
+    orders_alike: bool = False
 
     def exists(self, schema: str, table: str, *columns: str) -> bool:
         """Whether the table is there with these columns and may be read."""
@@ -146,7 +149,7 @@ def marts_facts(
     measured = measures.marts(connection, schema, columns, settings.active_segments)
     measures.record(connection, run_id, as_of_date, measured)
     tables = {table for table, _ in measured}
-    return MartsFacts(
+    facts = MartsFacts(
         schema=schema,
         as_of_date=as_of_date,
         columns=columns,
@@ -158,6 +161,21 @@ def marts_facts(
         history=measures.history(connection, tables, as_of_date, published=True),
         released_rates=released_exchange_rates(connection),
     )
+    return replace(facts, orders_alike=_orders_alike(connection, settings, facts))
+
+
+def _orders_alike(connection: psycopg.Connection, settings: Settings, facts: MartsFacts) -> bool:
+    from kundenkreis.quality.suites.marts_orders import orders_alike  # which reads these facts
+
+    query = orders_alike(settings, facts)
+    if not query or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
+        return False
+    try:
+        with connection.transaction():
+            row = connection.execute(query.encode()).fetchone()
+    except psycopg.Error:  # the expectation that reads the same says what is wrong
+        return False
+    return bool(row and row[0])
 
 
 def _same_rules(connection: psycopg.Connection, schema: str, published: Publication | None) -> bool:

@@ -32,8 +32,9 @@ create table if not exists activation.subscriber_states (
 );
 
 -- Every attempt to change a tool, never deleted by delivery. Its state only moves forward:
--- intended, then confirmed, rejected or unknown. A row that was planned but may not or need not be
--- sent has one as well: suppressed or skipped. One row per attempt.
+-- intended, sent while the tool works on it by itself, then confirmed, rejected or unknown. A row
+-- that was planned but may not or need not be sent has one as well: suppressed or skipped. One row
+-- per attempt.
 create table if not exists activation.ledger (
     attempt_id bigint generated always as identity primary key,  -- rises with each attempt
     plan_row_id text not null,  -- the row of plan_rows
@@ -55,10 +56,15 @@ create table if not exists activation.ledger (
     reason text,  -- the tool's words, addresses blanked out
     vendor_reference text,  -- the tool's id of a contact that was created
     intended_at timestamptz not null default clock_timestamp(),  -- before the request
-    sent_at timestamptz,  -- not used
-    settled_at timestamptz  -- when the outcome was known
+    sent_at timestamptz,  -- when the request was made; null: none was, or nobody lived to say so
+    settled_at timestamptz,  -- when the outcome was known
+    vendor_job_id text  -- the tool's id of the job that works on the row by itself
 );
-create index if not exists ledger_plan_row on activation.ledger (plan_row_id, attempt_id);
+alter table activation.ledger add column if not exists vendor_job_id text;
+-- Every row is settled soon after it was written. With room in its page that costs no index entry.
+alter table activation.ledger set (fillfactor = 50);
+-- Each attempt is found by its own id, or with all of its publication.
+drop index if exists activation.ledger_plan_row;
 create index if not exists ledger_publication on activation.ledger (publication_id, destination);
 
 -- What the ledger adds up to, kept in the ledger's transactions. What a tool holds is keyed by
@@ -85,6 +91,8 @@ create table if not exists activation.delivered_state (
     retry_from_publication_id bigint,  -- not sent again before this publication
     primary key (destination, audience, address)
 );
+
+alter table activation.delivered_state set (fillfactor = 50);
 
 -- The tools' ids of our audiences. One row per destination and audience.
 create table if not exists activation.audiences (

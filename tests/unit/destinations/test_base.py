@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from kundenkreis.destinations.base import (
     Outcome,
     Row,
+    RowLimit,
     create_once,
     deliver_isolating,
     normalise_address,
@@ -18,6 +20,7 @@ from kundenkreis.destinations.base import (
     parse_time,
     rejected,
     share_outcomes,
+    spellings,
 )
 from kundenkreis.http import OutcomeUnknown, RefusedRequest
 
@@ -46,6 +49,54 @@ def test_a_refused_batch_is_halved_until_the_bad_rows_stand_alone() -> None:
     assert len(outcomes) == 8
     assert sent[0] == 8
     assert deliver_isolating([], send) == []
+
+
+def too_large_beyond(most: int, sent: list[int], giants: frozenset[str] = frozenset()) -> Any:
+    def send(rows: Sequence[Row]) -> list[Outcome]:
+        sent.append(len(rows))
+        if len(rows) > most or any(r.address in giants for r in rows):
+            raise RefusedRequest("413", httpx.Response(413), None)
+        return [Outcome(r.key, "confirmed") for r in rows]
+
+    return send
+
+
+def test_a_request_that_is_too_large_is_halved_and_the_size_is_remembered() -> None:
+    limit, sent = RowLimit(100), list[int]()
+    rows = [row(f"p{number}@shop.de") for number in range(100)]
+    send = too_large_beyond(30, sent)
+
+    outcomes = deliver_isolating(rows, send, limit)
+    again = deliver_isolating(rows, send, limit)
+
+    assert {o.state for o in [*outcomes, *again]} == {"confirmed"}
+    assert sent == [100, 50, 25, 25, 50, 25, 25, 25, 25, 25, 25]
+    assert limit.rows == 25
+
+
+def test_one_row_that_is_too_large_for_itself_does_not_make_all_later_calls_small() -> None:
+    limit, sent = RowLimit(64), list[int]()
+    rows = [row(f"p{number}@shop.de") for number in range(64)]
+
+    outcomes = deliver_isolating(rows, too_large_beyond(64, sent, frozenset({"p7@shop.de"})), limit)
+
+    assert [(o.key, o.reason_code) for o in outcomes if o.state == "rejected"] == [
+        ("p7@shop.de", "http_413")
+    ]
+    assert limit.rows == 32
+
+
+def test_a_request_refused_for_its_content_leaves_the_size_alone() -> None:
+    limit = RowLimit(8)
+
+    def send(rows: Sequence[Row]) -> list[Outcome]:
+        if any(r.address.startswith("bad") for r in rows):
+            raise RefusedRequest("400", httpx.Response(400), None)
+        return [Outcome(r.key, "confirmed") for r in rows]
+
+    deliver_isolating([row("bad@shop.de"), row("a@shop.de")], send, limit)
+
+    assert limit.rows == 8
 
 
 def test_duplicates_share_the_outcome_of_the_last_row_of_their_address() -> None:
@@ -116,3 +167,19 @@ def test_only_times_with_a_zone_are_times(text: str | None, moment: datetime | N
 )
 def test_addresses_compare_as_the_warehouse_compares_them(shown: str, compared: str) -> None:
     assert normalise_address(shown) == compared
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("Anna@Shop.de", ("anna@shop.de",)),
+        ("zoe@bücher.example", ("zoe@xn--bcher-kva.example", "zoe@bücher.example")),
+        ("zoe@mail.XN--bcher-kva.example",
+         ("zoe@mail.xn--bcher-kva.example", "zoe@mail.bücher.example")),
+        ("zoe@xn--99999999999.example", ("zoe@xn--99999999999.example",)),
+    ],
+)  # fmt: skip
+def test_a_tool_may_know_a_domain_in_either_spelling(
+    address: str, expected: tuple[str, ...]
+) -> None:
+    assert spellings(address) == expected

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from kundenkreis.connections import Connection
 from kundenkreis.destinations import capabilities_of, open_destination
-from kundenkreis.destinations.config import DestinationsConfig, MailchimpSettings
+from kundenkreis.destinations.config import DestinationsConfig, KlaviyoSettings, MailchimpSettings
+from kundenkreis.destinations.klaviyo import Klaviyo
 from kundenkreis.destinations.mailchimp import Mailchimp
 from kundenkreis.errors import CredentialError
 
@@ -55,11 +56,37 @@ def test_a_missing_credential_names_the_connection() -> None:
         open_destination("listmonk", settings, lambda name: Connection(name, "https", "lists.de"))
 
 
-@pytest.mark.parametrize("name", ["listmonk", "mailchimp"])
+@pytest.mark.parametrize("name", DestinationsConfig.model_fields)
 def test_capabilities_cover_every_operation(name: str) -> None:
     capabilities = capabilities_of(name)
 
     for operation in ("upsert", "add", "remove"):
         assert (
-            1 <= capabilities.rows_per_call[operation] <= capabilities.batch_size[operation] <= 500
+            1
+            <= capabilities.rows_per_call[operation]
+            <= capabilities.batch_size[operation]
+            <= (10_000 if capabilities.async_jobs else 500)
         )
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ({"stage": "$consent"}, "begin with"),
+        ({"stage": " "}, "must not be empty"),
+        ({"stage": "x", "monetary": "x"}, "same property"),
+    ],
+)
+def test_klaviyo_properties_are_named_once_and_are_not_its_own(
+    names: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        KlaviyoSettings(property_names=names)
+
+
+def test_klaviyo_needs_no_host_and_sends_its_key_there_alone() -> None:
+    tool = Klaviyo(KlaviyoSettings(), Connection("klaviyo", "https", "", password="pk_secret"))
+
+    assert tool._client.connection.base_url == "https://a.klaviyo.com"
+    with pytest.raises(CredentialError, match="Connection 'klaviyo' has no password"):
+        Klaviyo(KlaviyoSettings(), Connection("klaviyo", "https", ""))

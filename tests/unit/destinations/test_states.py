@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kundenkreis.destinations import listmonk, mailchimp
-from kundenkreis.destinations.base import SubscriberState
+from kundenkreis.destinations import klaviyo, listmonk, mailchimp
+from kundenkreis.destinations.base import SubscriberState, parse_time
 
 NEWSLETTER, EVENTS, OURS = "1", "2", "9"
 
@@ -133,3 +133,74 @@ def test_mailchimp_statuses(member: Any, double: bool, expected: tuple[str, str 
 
     assert (found.state, found.evidence) == expected
     assert found.address == "anna@shop.de"
+
+
+def suppressed(reason: str, moment: str = MARCH, **more: str) -> dict[str, str]:
+    return {"reason": reason, "timestamp": moment, **more}
+
+
+SUBSCRIBED = {
+    "can_receive_email_marketing": True,
+    "consent": "SUBSCRIBED",
+    "consent_timestamp": JANUARY,
+    "double_optin": True,
+}
+LEFT_LIST = suppressed("UNSUBSCRIBE", MARCH, list_id="L1")
+
+
+@pytest.mark.parametrize(
+    ("marketing", "expected"),
+    [
+        ({}, ("subscribed", "double", JANUARY)),
+        ({"double_optin": False}, ("subscribed", "single", JANUARY)),
+        ({"double_optin": None}, ("subscribed", "single", JANUARY)),
+        ({"consent_timestamp": None}, ("subscribed", None, None)),
+        ({"consent": "NEVER_SUBSCRIBED", "consent_timestamp": None}, ("subscribed", None, None)),
+        ({"consent": "UNSUBSCRIBED"}, ("unsubscribed", None, JANUARY)),
+        ({"suppression": [suppressed("UNSUBSCRIBE")]}, ("unsubscribed", None, MARCH)),
+        ({"suppression": [suppressed("HARD_BOUNCE")]}, ("bounced", None, MARCH)),
+        ({"suppression": [suppressed("INVALID_EMAIL")]}, ("bounced", None, MARCH)),
+        ({"suppression": [suppressed("USER_SUPPRESSED")]}, ("blocklisted", None, MARCH)),
+        ({"suppression": [suppressed("SOMETHING_NEW")]}, ("blocklisted", None, MARCH)),
+        # Of several the one that weighs most counts, and of its dates the newest.
+        ({"suppression": [suppressed("HARD_BOUNCE"), suppressed("SPAM_COMPLAINT", JANUARY)]},
+         ("complained", None, JANUARY)),
+        ({"suppression": [suppressed("UNSUBSCRIBE", JANUARY), suppressed("UNSUBSCRIBE")]},
+         ("unsubscribed", None, MARCH)),
+        # Leaving one list is a withdrawal until a newer double opt-in.
+        ({"list_suppressions": [LEFT_LIST]}, ("unsubscribed", None, MARCH)),
+        ({"list_suppressions": [LEFT_LIST], "consent_timestamp": "2026-04-01T00:00:00Z"},
+         ("subscribed", "double", "2026-04-01T00:00:00Z")),
+        ({"list_suppressions": [LEFT_LIST], "consent_timestamp": "2026-04-01T00:00:00Z",
+          "double_optin": False}, ("unsubscribed", None, MARCH)),
+        ({"list_suppressions": [{**LEFT_LIST, "timestamp": "soon"}]}, ("unsubscribed", None, None)),
+        # Suppressed, and no word why.
+        ({"can_receive_email_marketing": False}, ("blocklisted", None, JANUARY)),
+        ({"consent": "SOMETHING_NEW"}, ("pending", None, None)),
+    ],
+)  # fmt: skip
+def test_klaviyo_consent(marketing: Any, expected: tuple[str, str | None, str | None]) -> None:
+    found = klaviyo_state({"email": {"marketing": {**SUBSCRIBED, **marketing}}})
+
+    assert found is not None
+    assert (found.state, found.evidence, found.state_changed_at) == (
+        *expected[:2],
+        parse_time(expected[2]),
+    )
+
+
+@pytest.mark.parametrize("subscriptions", [None, {}, {"email": None}, {"email": {}}])
+def test_a_klaviyo_key_that_may_not_read_consent_suppresses_everybody(subscriptions: Any) -> None:
+    found = klaviyo_state(subscriptions)
+
+    assert found is not None
+    assert (found.state, found.evidence) == ("pending", None)
+
+
+def test_a_klaviyo_profile_without_an_address_is_none_of_ours() -> None:
+    assert klaviyo_state({"email": {"marketing": SUBSCRIBED}}, email=None) is None
+
+
+def klaviyo_state(subscriptions: Any, email: str | None = "Anna@Shop.de") -> SubscriberState | None:
+    attributes = {"email": email, "subscriptions": subscriptions}
+    return klaviyo._state_of({"id": "01J", "attributes": attributes})

@@ -68,8 +68,8 @@ def test_an_exception_of_any_metric_counts() -> None:
             {"element_count": 500, "unexpected_count": 6, "unexpected_percent_total": 1.2},
             "6 of 500 rows (1.20 %)",
         ),
-        ("unexpected_rows_expectation", {"observed_value": 1}, "1 row"),
-        ("unexpected_rows_expectation", {"observed_value": 0}, "0 rows"),
+        ("expect_query_to_find_no_rows", {"observed_value": 1}, "1 row"),
+        ("expect_query_to_find_no_rows", {"observed_value": 0}, "0 rows"),
         ("expect_table_row_count_to_be_between", {"observed_value": 500}, "500"),
         (
             "expect_table_columns_to_match_set",

@@ -31,10 +31,12 @@ moved as (
 
 remaining as (
     select distinct customer_id from identities
+    where customer_id in (select moved.other_customer_id from moved)
 ),
 
 known as (
     select distinct customer_id from assigned
+    where customer_id in (select moved.customer_id from moved)
 ),
 
 judged as (

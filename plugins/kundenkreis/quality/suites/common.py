@@ -84,12 +84,12 @@ def expect_no_rows(check: Check, query: str | None = None) -> Any:
         check: its ``find_rows`` is the query unless `query` is given.
         query: SQL over schema-qualified tables, selecting ids and never personal columns.
     """
-    from great_expectations.expectations import UnexpectedRowsExpectation
+    from kundenkreis.quality.suites.no_rows import ExpectQueryToFindNoRows
 
     sql = one_line(query or check.find_rows)
     if not sql:
         raise ValueError(f"{check.id}: has no query")
-    return expect(UnexpectedRowsExpectation, check, unexpected_rows_query=as_batch_query(sql))
+    return expect(ExpectQueryToFindNoRows, check, unexpected_rows_query=as_batch_query(sql))
 
 
 def as_batch_query(sql: str) -> str:

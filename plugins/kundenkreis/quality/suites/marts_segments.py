@@ -64,9 +64,16 @@ def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             "every_customer",
             "The wide table has exactly the customers.",
             f"""
-                (select customer_id from {schema}.customers except select customer_id from {wide})
+                select customer.customer_id from {schema}.customers as customer
+                where not exists (
+                    select 1 from {wide} as wide where wide.customer_id = customer.customer_id
+                )
                 union all
-                (select customer_id from {wide} except select customer_id from {schema}.customers)
+                select wide.customer_id from {wide} as wide
+                where not exists (
+                    select 1 from {schema}.customers as customer
+                    where customer.customer_id = wide.customer_id
+                )
             """,
             limit="no customer missing, none added",
         )

@@ -63,8 +63,12 @@ def look_at(table: str, severity: Severity) -> str:
     return f"Look at the model {MODELS[table]} with these rows.{rebuild}"
 
 
-def key(table: str, facts: MartsFacts, *columns: str) -> Any:
-    """The columns identify a row, and none of them is empty."""
+def key(table: str, facts: MartsFacts, *columns: str, where: str = "true") -> Any:
+    """The columns identify a row, and none of them is empty.
+
+    Args:
+        where: restricts the rows that are looked at.
+    """
     key = ", ".join(columns)
     any_null = " or ".join(f"{column} is null" for column in columns)
     return rule(
@@ -72,7 +76,7 @@ def key(table: str, facts: MartsFacts, *columns: str) -> Any:
         "key",
         f"One row per {key}, and none without.",
         f"""
-            select {key}, count(*) as rows_found from {facts.schema}.{table}
+            select {key}, count(*) as rows_found from {facts.schema}.{table} where {where}
             group by {key} having count(*) > 1 or {any_null}
         """,
         limit="no key twice, none empty",

@@ -1,0 +1,168 @@
+"""Batches that a tool works on by itself: asks for their outcome until it is there.
+
+The job's id is in the ledger before the first question, so whatever happens to this process the
+next delivery to the tool asks on, with what the ledger says was submitted (design: Activation).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import cast
+
+import psycopg
+from psycopg.rows import class_row
+
+from kundenkreis.destinations.base import (
+    AsyncDestination,
+    AttributeValue,
+    Batch,
+    Destination,
+    JobLost,
+    Operation,
+    Outcome,
+    Row,
+)
+from kundenkreis.errors import VendorError
+from kundenkreis.failpoints import reach
+from kundenkreis.http import understood
+
+_FIRST_WAITS = (1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_LONGEST_WAIT = 60.0
+
+_SUBMITTED = """
+select
+    ledger.vendor_job_id as job_id,
+    ledger.attempt_id,
+    ledger.plan_row_id,
+    ledger.operation,
+    ledger.address,
+    ledger.attributes,
+    subscriber_states.vendor_id,
+    audiences.vendor_id as audience_id
+from activation.ledger
+left join activation.subscriber_states
+    on
+        subscriber_states.destination = ledger.destination
+        and subscriber_states.address = ledger.address
+left join activation.audiences
+    on
+        audiences.destination = ledger.destination
+        and audiences.audience = ledger.audience
+where
+    ledger.destination = %(destination)s
+    and ledger.state = 'sent'
+    and ledger.publication_id in (
+        select sync_runs.publication_id
+        from activation.sync_runs
+        where sync_runs.destination = %(destination)s and sync_runs.state <> 'done'
+    )
+order by ledger.attempt_id
+"""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a job; the clock can be replaced, so that tests take no time."""
+
+    minutes: float
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class _SubmittedRow:
+    """A row of the ledger that a job holds."""
+
+    job_id: str
+    attempt_id: int
+    plan_row_id: str
+    operation: Operation
+    address: str
+    attributes: dict[str, AttributeValue]
+    vendor_id: str | None
+    audience_id: str | None
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job whose outcome is not known yet, with its batch as it was submitted.
+
+    attempts: the attempt of each plan row.
+    """
+
+    job_id: str
+    batch: Batch
+    attempts: Mapping[str, int]
+
+
+def submitted(connection: psycopg.Connection, destination: str) -> list[OpenJob]:
+    """The jobs of a tool whose outcome is not known yet, in the order of their submission.
+
+    They are few: what one delivery had under way when it ended.
+    """
+    with connection.cursor(row_factory=class_row(_SubmittedRow)) as cursor:
+        found = cursor.execute(_SUBMITTED, {"destination": destination}).fetchall()
+    jobs: dict[str, list[_SubmittedRow]] = {}
+    for row in found:
+        jobs.setdefault(row.job_id, []).append(row)
+    return [
+        OpenJob(job_id, _batch(rows), {row.plan_row_id: row.attempt_id for row in rows})
+        for job_id, rows in jobs.items()
+    ]
+
+
+def outcomes_of(tool: Destination, job_id: str, batch: Batch, patience: Patience) -> list[Outcome]:
+    """Ask with growing waits until the job is done.
+
+    Raises:
+        JobLost: the vendor no longer knows the job.
+        VendorError: the tool fails, or the job takes longer than the patience lasts. The rows
+            stay submitted; the next delivery asks on.
+    """
+    if not tool.capabilities.async_jobs:
+        raise JobLost(f"{tool.name}: this version does not know how to ask for job {job_id}.")
+    asked = cast(AsyncDestination, tool)
+    deadline = patience.monotonic() + 60 * patience.minutes
+    for wait in _waits():
+        reach("deliver.before_poll")
+        with understood(tool.name, f"asking for a job of {batch.operation}"):
+            outcomes = asked.poll(job_id, batch)
+        reach("deliver.after_poll")
+        if outcomes is not None:
+            return outcomes
+        left = deadline - patience.monotonic()
+        if left <= 0:
+            break
+        patience.sleep(min(wait, left))
+    raise VendorError(
+        f"{tool.name}: job {job_id} ({len(batch.rows):,} rows) is still running after "
+        f"{patience.minutes:g} minutes (max_job_minutes of destinations.yml). Nothing is lost: the "
+        "job's id is kept, and the next delivery asks for its outcome first. Run the delivery "
+        "again later, or raise the limit."
+    )
+
+
+def _waits() -> Iterator[float]:
+    """Seconds between questions: short at first, because most jobs are small."""
+    return chain(_FIRST_WAITS, repeat(_LONGEST_WAIT))
+
+
+def _batch(rows: list[_SubmittedRow]) -> Batch:
+    first = rows[0]
+    return Batch(
+        first.operation,
+        tuple(
+            Row(
+                key=row.plan_row_id,
+                address=row.address,
+                vendor_id=row.vendor_id,
+                may_create=row.operation == "upsert" and row.vendor_id is None,
+                attributes=row.attributes,
+            )
+            for row in rows
+        ),
+        first.audience_id,
+    )

@@ -1,0 +1,221 @@
+"""Sends packages of rows, several at a time, each recorded before its request and after it.
+
+Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
+records what is about to be sent, as many as the tool takes make the requests, and this one settles
+the answers. A few packages are recorded ahead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from kundenkreis.activation import ledger
+from kundenkreis.activation.jobs import Patience, outcomes_of
+from kundenkreis.activation.ledger import Entries, NotSent, PlannedRow
+from kundenkreis.destinations.base import (
+    CONTACT_EXISTS,
+    Batch,
+    Destination,
+    JobLost,
+    Outcome,
+    Submitted,
+)
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.failpoints import reach
+from kundenkreis.http import understood
+
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Package:
+    """Rows that are intended and settled together; some need no call.
+
+    attempted: the planned rows of ``batch`` and of ``done_already``.
+    """
+
+    batch: Batch
+    attempted: tuple[PlannedRow, ...]
+    done_already: tuple[Outcome, ...]
+    not_sent: tuple[NotSent, ...]
+
+
+@dataclass
+class _UnderWay:
+    """A package whose rows are intended.
+
+    attempts: the attempt of each plan row. sent_at: when its request was made; None before it.
+    job_id: the job that works on it, once the tool took it as one; '' before.
+    """
+
+    package: Package
+    attempts: dict[str, int]
+    sent_at: datetime | None = None
+    job_id: str = ""
+
+    @property
+    def requested(self) -> list[int]:
+        """The attempts that need a call."""
+        return [self.attempts[row.key] for row in self.package.batch.rows]
+
+
+_Answer = Future[list[Outcome] | Submitted]
+
+
+@dataclass
+class Sending:
+    """The packages of one operation on their way to a tool.
+
+    recorder: the connection that what is about to be sent is recorded over, in a thread of its own.
+    settler: the one that answers are recorded over.
+    may_begin: asked before each request; it may commit the settler. False begins no more.
+    progress: told the rows sent so far.
+    failures: of whole packages, whose rows are recorded as unknown or stay with their job.
+    found_to_exist: the tool knew a contact that was taken for new.
+    """
+
+    tool: Destination
+    entries: Entries
+    recorder: psycopg.Connection
+    settler: psycopg.Connection
+    patience: Patience
+    may_begin: Callable[[], bool]
+    progress: Callable[[int], None]
+    sent: int = 0
+    found_to_exist: bool = False
+    failures: list[KundenkreisError] = field(default_factory=list)
+    _exhausted: bool = False
+    _preparing: deque[Future[_UnderWay | None]] = field(default_factory=deque)
+    _ready: deque[_UnderWay] = field(default_factory=deque)
+    _under_way: dict[_Answer, _UnderWay] = field(default_factory=dict)
+
+    def send(self, packages: Iterator[Package]) -> None:
+        """Send until there are no more packages or one fails; settle all that was begun."""
+        limit = self.tool.capabilities.parallel_batches
+        with ThreadPoolExecutor(limit) as pool, ThreadPoolExecutor(1) as scribe:
+            self._prepare(scribe, packages)
+            while self._preparing or self._ready or self._under_way:
+                awaited: list[Future[Any]] = [*self._preparing, *self._under_way]
+                wait(awaited, return_when=FIRST_COMPLETED)
+                while self._preparing and self._preparing[0].done():
+                    self._take_prepared(self._preparing.popleft().result())
+                answered = [future for future in self._under_way if future.done()]
+                settling = [(future, self._under_way.pop(future)) for future in answered]
+                # First of all, so that no connection of the tool waits for the ledger.
+                self._submit(pool, limit)
+                self._prepare(scribe, packages)
+                if settling:
+                    self._settle_all(settling, pool)
+
+    def _prepare(self, scribe: ThreadPoolExecutor, packages: Iterator[Package]) -> None:
+        """Have the next packages recorded, as many as are kept ahead."""
+        while not self._exhausted and len(self._preparing) + len(self._ready) < _AHEAD:
+            self._preparing.append(scribe.submit(self._begin, packages))
+
+    def _take_prepared(self, begun: _UnderWay | None) -> None:
+        if begun is None:
+            self._exhausted = True
+        else:
+            self._ready.append(begun)
+
+    def _submit(self, pool: ThreadPoolExecutor, limit: int) -> None:
+        """Send what is recorded, as far as the tool has room for it, or give it up."""
+        while self._ready and len(self._under_way) < limit:
+            if not self._may_go():
+                self._exhausted = True
+                while self._ready:
+                    given_up = self._ready.popleft()
+                    self._record(given_up, given_up.package.done_already)
+                    ledger.give_up(self.settler, given_up.requested)
+                self.settler.commit()
+                return
+            begun = self._ready.popleft()
+            self._under_way[pool.submit(self._call, begun)] = begun
+
+    def _may_go(self) -> bool:
+        try:
+            return not self.failures and self.may_begin()
+        except KundenkreisError as error:
+            self.failures.append(error)
+            return False
+
+    def _begin(self, packages: Iterator[Package]) -> _UnderWay | None:
+        """In the thread that records: the next package as intended; None where there is none."""
+        package = None if self.failures else next(packages, None)
+        if package is None:
+            return None
+        operation = package.batch.operation
+        reach("deliver.before_intended")
+        ledger.record_not_sent(self.recorder, self.entries, operation, package.not_sent)
+        attempts = ledger.intend(self.recorder, self.entries, operation, package.attempted)
+        self.recorder.commit()
+        return _UnderWay(package, attempts)
+
+    def _settle_all(
+        self, settling: list[tuple[_Answer, _UnderWay]], pool: ThreadPoolExecutor
+    ) -> None:
+        jobs = [job for one in settling if (job := self._settle(*one)) is not None]
+        self.settler.commit()
+        reach("deliver.after_settle")
+        self.progress(self.sent)
+        for job in jobs:
+            reach("deliver.after_job_stored")
+            self._under_way[pool.submit(self._poll, job, job.job_id)] = job
+
+    def _call(self, begun: _UnderWay) -> list[Outcome] | Submitted:
+        """In a thread of the pool: the request."""
+        batch = begun.package.batch
+        if not batch.rows:
+            return []
+        begun.sent_at = datetime.now(UTC)
+        reach("deliver.before_request")
+        with understood(self.tool.name, batch.operation):
+            answer = self.tool.deliver(batch)
+        reach("deliver.after_request")
+        return answer
+
+    def _poll(self, job: _UnderWay, job_id: str) -> list[Outcome]:
+        """In a thread of the pool: the questions for a job."""
+        return outcomes_of(self.tool, job_id, job.package.batch, self.patience)
+
+    def _settle(self, answer: _Answer, answered: _UnderWay) -> _UnderWay | None:
+        """Record what an answer says; returns the job that has to be asked for."""
+        try:
+            outcomes = answer.result()
+        except KundenkreisError as error:
+            self._settle_failure(answered, error)
+            return None
+        rows = len(answered.package.batch.rows)
+        if isinstance(outcomes, Submitted):
+            reach("deliver.before_job_stored")
+            ledger.mark_sent(self.settler, answered.requested, outcomes.job_id)
+            self.sent += rows
+            return replace(answered, job_id=outcomes.job_id)
+        self.sent += rows if not answered.job_id else 0
+        self.found_to_exist |= any(one.reason_code == CONTACT_EXISTS for one in outcomes)
+        reach("deliver.before_settle")
+        self._record(answered, [*outcomes, *answered.package.done_already])
+        return None
+
+    def _settle_failure(self, answered: _UnderWay, error: KundenkreisError) -> None:
+        """Rows whose request has no usable answer are unknown. Those of a job stay with it."""
+        self._record(answered, answered.package.done_already)
+        if answered.job_id and not isinstance(error, JobLost):
+            self.failures.append(error)
+            return
+        code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
+        ledger.mark_unknown(self.settler, answered.requested, code, answered.sent_at)
+        if not isinstance(error, JobLost):
+            self.failures.append(error)
+
+    def _record(self, answered: _UnderWay, outcomes: list[Outcome] | tuple[Outcome, ...]) -> None:
+        ledger.settle(
+            self.settler, self.entries.run_id, answered.attempts, outcomes, answered.sent_at
+        )
