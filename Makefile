@@ -10,10 +10,11 @@ KEEP ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast bench chaos lint dbt-parse dbt-docs docs format lock clean stop
+.PHONY: help install demo up test test-fast test-deployment bench chaos lint audit dbt-parse dbt-docs docs \
+	format lock secrets clean stop
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.runtime ## Create .venv with the locked packages and the kundenkreis command
 
@@ -29,6 +30,9 @@ test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whol
 test-fast: $(VENV)/.development ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit
 
+test-deployment: $(VENV)/.development ## Start every service of docker-compose.yml as a process, and run nights on them
+	KUNDENKREIS_TEST_DEPLOYMENT=1 $(BIN)/python -m pytest tests/deployment
+
 bench: $(VENV)/.runtime ## Measure speed and memory beside floors and peers (an hour; BENCH_CUSTOMERS=100000: less)
 	@PYTHONPATH=plugins:. $(BIN)/python -m benchmarks --customers $(BENCH_CUSTOMERS) \
 		$(if $(filter 1,$(KEEP)),--keep) $(BENCH_PARTS)
@@ -42,6 +46,10 @@ lint: $(VENV)/.development ## Check style, types, SQL and spelling
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 2 dbt_project/models dbt_project/tests
 	$(BIN)/codespell
+	$(BIN)/hadolint Dockerfile
+
+audit: $(VENV)/.development ## Check the locked packages against known vulnerabilities
+	@$(BIN)/python deploy/audit.py
 
 dbt-parse: $(VENV)/.runtime ## Check the dbt project; a deprecation warning is an error
 	DBT_SEND_ANONYMOUS_USAGE_STATS=false $(BIN)/dbt parse --project-dir dbt_project --profiles-dir dbt_project \
@@ -62,7 +70,11 @@ format: $(VENV)/.development ## Put Python and SQL into the house format
 
 lock: $(VENV)/.development ## Compile requirements*.txt anew from requirements*.in
 	$(BIN)/uv pip compile --universal --python-version 3.11 --quiet requirements.in -o requirements.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --quiet requirements-deployment.in -o requirements-deployment.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --quiet requirements-dev.in -o requirements-dev.txt
+
+secrets: ## Write the random secrets that docker-compose.yml asks for into .env; keeps what is there
+	@$(PYTHON) deploy/create_secrets.py
 
 stop: ## Stop the embedded warehouse and the sandbox
 	-@$(BIN)/kundenkreis sandbox stop
@@ -85,7 +97,8 @@ $(VENV)/.runtime: $(VENV)/.uv requirements.txt pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
-$(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
+$(VENV)/.development: $(VENV)/.runtime requirements-deployment.txt requirements-dev.txt
 	@echo "Installing what the tests need …"
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements-dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode \
+		-r requirements-deployment.txt -r requirements-dev.txt
 	@touch $@

@@ -51,6 +51,7 @@ from kundenkreis.operators import (
     ask_and_deliver,
     night_alerts,
 )
+from kundenkreis.pools import pool_of
 from kundenkreis.settings import load_settings
 
 settings = load_settings()
@@ -86,14 +87,19 @@ with DAG(
     },
 ) as dag:
     with TaskGroup("extract", tooltip="Everything that is read from outside") as extract:
-        for source in settings.sources:
+        for source, system in settings.sources.items():
             ExtractOperator(
                 task_id=source,
                 source=source,
+                pool=pool_of(system),
                 outlets=[Asset(name=f"raw_{source}", uri=f"x-kundenkreis://raw/{source}")],
             )
-        for destination in settings.destinations:
-            ReadSubscribersOperator(task_id=f"{destination}_subscribers", destination=destination)
+        for destination, system in settings.destinations.items():
+            ReadSubscribersOperator(
+                task_id=f"{destination}_subscribers",
+                destination=destination,
+                pool=pool_of(system),
+            )
 
     gate_landing = GateOperator(task_id="gate_landing", gate="landing")
     transform = TransformOperator(task_id="transform")
@@ -121,6 +127,7 @@ with DAG(
                 task_id=destination,
                 destination=destination,
                 publication_id=publication_id,
+                pool=pool_of(system),
                 outlets=[
                     Asset(
                         name=f"audience_{destination}",
@@ -128,12 +135,15 @@ with DAG(
                     )
                 ],
             )
-            for destination in settings.destinations
+            for destination, system in settings.destinations.items()
         }
     with TaskGroup("reconcile", tooltip="What the tools say they hold") as reconcile:
         for destination, delivery in deliveries.items():
             check = ReconcileOperator(
-                task_id=destination, destination=destination, publication_id=publication_id
+                task_id=destination,
+                destination=destination,
+                publication_id=publication_id,
+                pool=pool_of(settings.destinations[destination]),
             )
             plan >> delivery >> check >> report
 

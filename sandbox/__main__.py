@@ -7,7 +7,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--customers", type=int, default=5000, help="people known after 30 months")
     serve.add_argument("--seed", type=int, default=7)
     serve.add_argument(
-        "--until", type=date.fromisoformat, required=True, help="last day that has happened"
+        "--until",
+        type=date.fromisoformat,
+        default=datetime.now(UTC).date() - timedelta(days=1),
+        help="last day that has happened, by default yesterday",
     )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
     serve.add_argument("--port", type=int, default=0, help="0 takes a free one")
     serve.add_argument("--ready-file", type=Path, help="written when requests are accepted")
     serve.add_argument(
@@ -81,6 +85,7 @@ def _serve(options: argparse.Namespace) -> None:
         options.port,
         options.ready_file,
         lambda text: print(text, flush=True),
+        host=options.host,
     )
 
 

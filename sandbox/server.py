@@ -174,12 +174,14 @@ def serve(
     port: int,
     ready_file: Path | None,
     announce: Callable[[str], None],
+    *,
+    host: str = "127.0.0.1",
 ) -> None:
     """Serve until interrupted. Port 0 takes a free one; the home remembers it for a restart."""
     app = create_app(sandbox)
     config = uvicorn.Config(
         app,
-        host="127.0.0.1",
+        host=host,
         port=port,
         http=_Protocol,
         access_log=False,
@@ -187,7 +189,7 @@ def serve(
         lifespan="on",
         timeout_keep_alive=75,
     )
-    listener = _listen(port, sandbox.store.meta("port"))
+    listener = _listen(host, port, sandbox.store.meta("port"))
     bound = int(listener.getsockname()[1])
     sandbox.store.set_meta("port", bound)
     named = {key: json.dumps(value) for key, value in connections(bound).items()}
@@ -210,7 +212,7 @@ def serve(
     sandbox.store.close()
 
 
-def _listen(port: int, last: int | None) -> socket.socket:
+def _listen(host: str, port: int, last: int | None) -> socket.socket:
     """A listening socket; where any port will do, the one of the last time when it is free, so
     that connections written down before a restart stay valid."""
     candidates = [last, 0] if port == 0 and last else [port]
@@ -218,13 +220,13 @@ def _listen(port: int, last: int | None) -> socket.socket:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", candidate))
+            listener.bind((host, candidate))
         except OSError:
             listener.close()
             continue
         listener.listen(128)
         return listener
-    raise OSError(f"port {port} of 127.0.0.1 is taken")
+    raise OSError(f"port {port} of {host} is taken")
 
 
 def _announcing(

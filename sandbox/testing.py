@@ -46,7 +46,7 @@ class Handle:
             method=method,
             data=None if body is None else json.dumps(body).encode(),
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - as above
             return json.load(answer)
 
     def state(self) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from kundenkreis import airflow_init
 from kundenkreis.airflow_api import local_server_file
 from kundenkreis.airflow_home import airflow_environment
 from kundenkreis.errors import KundenkreisError
-from kundenkreis.settings import home
+from kundenkreis.pools import needed_pools
+from kundenkreis.settings import home, load_settings
 from kundenkreis.warehouse import embedded
 
 USER = "admin"
@@ -30,14 +32,15 @@ def serve(console: Console, port: int, wait_seconds: float = 180) -> int:
         KundenkreisError: it did not come up; names its log.
     """
     port = _free_port(port)
-    environment = {**os.environ, **_environment(port)}
+    settings = {**environment(), **_of_this_server(port)}
     log = home() / "logs" / "airflow.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     console.print("Starting Airflow (the first time takes a minute) …")
+    airflow_init.initialise(needed_pools(load_settings()), settings, lambda line: None)
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 (Airflow of this environment)
             [str(Path(sys.executable).parent / "airflow"), "standalone"],
-            env=environment,
+            env={**os.environ, **settings},
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -72,13 +75,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _environment(port: int) -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Airflow's settings; its database is the embedded server's, where no other is set."""
     metadata = os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
     if metadata is None:
         dsn = embedded.start().dsn("airflow")
         metadata = dsn.replace("postgresql://", "postgresql+psycopg2://", 1)
+    return airflow_environment(metadata)
+
+
+def _of_this_server(port: int) -> dict[str, str]:
     return {
-        **airflow_environment(metadata),
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",

@@ -47,8 +47,10 @@ app = typer.Typer(
 )
 warehouse_app = typer.Typer(help="The warehouse: the embedded PostgreSQL, or your own.")
 sandbox_app = typer.Typer(help="A shop, a CRM and two email tools on this machine, to try it on.")
+airflow_app = typer.Typer(help="What Airflow needs before its first night.")
 quarantine_app = typer.Typer(help="Rows that could not be used: look at them, and work them off.")
 alerts_app = typer.Typer(help="Who is told what goes wrong: open incidents, and trials.")
+app.add_typer(airflow_app, name="airflow")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(warehouse_app, name="warehouse")
@@ -281,7 +283,7 @@ def _run_dbt(dsn: str, day: date, colour: str, arguments: list[str]) -> int:
         *("--log-path", str(home() / "dbt" / "logs"), "--vars", json.dumps(variables)),
     ]
     environment = {**os.environ, **dbt_environment(dsn), "DO_NOT_TRACK": "1"}
-    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603 (no shell)
 
 
 @quarantine_app.command("list")
@@ -459,6 +461,43 @@ def up(port: Annotated[int, typer.Option(help="Port of Airflow's UI.")] = 8080) 
     raise typer.Exit(airflow_server.serve(console, port))
 
 
+@airflow_app.command("init")
+def airflow_init() -> None:
+    """Create what is missing in Airflow's database: tables, pools, the first login.
+
+    Safe at any time. The login is added where Airflow keeps logins in its database and
+    KUNDENKREIS_ADMIN_PASSWORD is set.
+    """
+    from kundenkreis import airflow_init, airflow_server
+    from kundenkreis.pools import needed_pools
+    from kundenkreis.settings import load_settings
+
+    environment = {**airflow_server.environment(), **os.environ}
+    airflow_init.initialise(needed_pools(load_settings()), environment, console.print)
+
+
+@airflow_app.command("pools")
+def airflow_pools(as_json: AsJson = False) -> None:
+    """Check that Airflow has a pool for each vendor account; exit code 1 where one is missing."""
+    from kundenkreis import airflow_init, airflow_server
+    from kundenkreis.pools import needed_pools
+    from kundenkreis.settings import load_settings
+
+    states = airflow_init.pool_states(
+        needed_pools(load_settings()), {**airflow_server.environment(), **os.environ}
+    )
+    if as_json:
+        print_json([asdict(state) for state in states])
+    else:
+        for state in states:
+            found = "is missing" if state.slots is None else f"slots: {state.slots}"
+            console.print(f"{state.name:32} {found}", highlight=False)
+    if any(state.slots is None for state in states):
+        raise KundenkreisError(
+            "Tasks of a missing pool are never started. `kundenkreis airflow init` creates it."
+        )
+
+
 @warehouse_app.command("start")
 def warehouse_start() -> None:
     """Start the embedded PostgreSQL and create what is missing in it."""
@@ -550,7 +589,8 @@ def warehouse_psql(context: typer.Context) -> None:
         "PGDATABASE": str(parts.get("dbname")),
     }
     command = [str(program), *context.args]
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)  # noqa: S603
+    completed = subprocess.run(command, env=environment, check=False)  # noqa: S603 (no shell)
+    raise typer.Exit(completed.returncode)
 
 
 @sandbox_app.command("start")

@@ -53,7 +53,7 @@ def start(*, customers: int = 5000, seed: int = 7, wait_seconds: float = 120) ->
         *("--ready-file", str(ready)),
     ]
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 (our own program)
             command,
             stdout=output,
             stderr=output,

@@ -25,7 +25,7 @@ from sandbox.crm import HISTORIES, Contact, Deal
 from sandbox.generator import World
 from sandbox.messages import Reply, Request, reply
 
-TOKEN = "pat-eu1-6f1d2c3b-4a59-4687-9786-a5b4c3d2e1f0"  # noqa: S105
+TOKEN = "pat-eu1-6f1d2c3b-4a59-4687-9786-a5b4c3d2e1f0"  # noqa: S105 (opens the sandbox only)
 _CORRELATION = "5f3c1f3e-1c55-4a0e-9a5b-8b6f0f5b7c11"
 _OBJECT_PATH = re.compile(
     r"/crm/(?:objects/2026-03|v3/objects|objects/v3)/(contacts|deals|0-1|0-3)"

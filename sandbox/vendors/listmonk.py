@@ -33,7 +33,7 @@ from sandbox.store import Store
 from sandbox.tool_history import FOREIGN_LISTS, NEWSLETTER
 
 API_USER = "kundenkreis"
-API_TOKEN = "lm_3f9a1c7e5b2d4860a9c8e7d6f5b4a392"  # noqa: S105
+API_TOKEN = "lm_3f9a1c7e5b2d4860a9c8e7d6f5b4a392"  # noqa: S105 (opens the sandbox only)
 EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _SUBSCRIPTION = ("unconfirmed", "confirmed", "unsubscribed")
 _STATUSES = ("enabled", "disabled", "blocklisted")

@@ -44,7 +44,7 @@ Document = dict[str, Any]
 
 def subscriber_hash(address: str) -> str:
     """Mailchimp's key of a member."""
-    return hashlib.md5(address.strip().lower().encode()).hexdigest()  # noqa: S324
+    return hashlib.md5(address.strip().lower().encode()).hexdigest()  # noqa: S324 (their API)
 
 
 class Mailchimp:

@@ -33,7 +33,7 @@ from sandbox.messages import Reply, Request, reply
 from sandbox.shop import Account, Line, Order, Product, Refund
 
 CONSUMER_KEY = "ck_5a4d8b0e2f6c4917a3b1d0c9e8f7a6b5c4d3e2f1"
-CONSUMER_SECRET = "cs_0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"  # noqa: S105
+CONSUMER_SECRET = "cs_0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"  # noqa: S105 (opens the sandbox only)
 _ROOT = "/wp-json/wc/v3"
 _SIGNATURES = {"HMAC-SHA256": hashlib.sha256, "HMAC-SHA1": hashlib.sha1}
 _ORDER_STATUSES = {

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kundenkreis.pools import DEFAULT_POOL, needed_pools, pool_of
 from kundenkreis.settings import load_settings, repository_root
 
 ROOT = repository_root()
@@ -82,6 +83,7 @@ def describe(dag):
             task.task_id: {
                 "type": task.task_type,
                 "owner": task.owner,
+                "pool": task.pool,
                 "retries": task.retries,
                 "retry_delay": seconds(task.retry_delay),
                 "execution_timeout": seconds(task.execution_timeout),
@@ -214,6 +216,21 @@ def test_a_dag_file_is_short_and_decides_nothing(file: Path) -> None:
 def test_the_readme_of_the_folder_lists_every_dag(facts: dict[str, Any]) -> None:
     readme = (ROOT / "dags" / "README.md").read_text()
     assert [dag_id for dag_id in facts["dags"] if f"`{dag_id}`" not in readme] == []
+
+
+def test_tasks_that_talk_to_one_account_share_its_pool(facts: dict[str, Any]) -> None:
+    """A vendor counts the calls of all DAGs together."""
+    settings = load_settings(ROOT / "config")
+    systems = {**settings.sources, **settings.destinations}
+    for dag in facts["dags"].values():
+        for task_id, task in dag["tasks"].items():
+            group, _, name = task_id.rpartition(".")
+            if group in ("extract", "deliver", "reconcile"):
+                system = systems[name.removesuffix("_subscribers")]
+                assert task["pool"] == pool_of(system), task_id
+            else:  # and no task is in a pool that `kundenkreis airflow init` does not make
+                known = {DEFAULT_POOL, *(pool.name for pool in needed_pools(settings))}
+                assert task["pool"] in known, task_id
 
 
 # The night

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -87,6 +89,45 @@ def test_every_kundenkreis_command_exists(page: Path) -> None:
             assert wrong is None, f"{page.name}: `kundenkreis {' '.join(words)}`: no '{wrong}'"
 
 
+def _missing_option(words: list[str]) -> str | None:
+    """The first option that the command does not have; some hand all of theirs to another."""
+    command: Any = get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word.split("|")[0], command)
+    if command.context_settings.get("ignore_unknown_options"):
+        return None
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    used = [word.strip("[]").split("=")[0] for word in words if word.lstrip("[").startswith("--")]
+    return next((name for name in used if name not in known), None)
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_option_of_a_kundenkreis_command_exists(page: Path) -> None:
+    for words in _commands(page, "kundenkreis"):
+        wrong = _missing_option(words)
+        assert wrong is None, f"{page.name}: `kundenkreis {' '.join(words)}`: no '{wrong}'"
+
+
+def _text(node: ast.AST) -> str:
+    """A text of the code, with … for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else "…"
+
+
+def test_every_message_of_the_runbook_is_one_of_the_code() -> None:
+    """A symptom that nobody can meet would send readers astray. In a row, it is the first cell."""
+    texts = [
+        _text(node)
+        for file in sorted((ROOT / "plugins").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    ]
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "runbook.md").read_text(), re.M)
+    assert len(rows) > 25
+    assert [row for row in rows if not any(row in text for text in texts)] == []
+
+
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_make_target_exists(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -103,6 +144,9 @@ def test_the_pages_hold_what_is_checked() -> None:
     assert ["warehouse", "start|stop|url|psql|migrate"] in list(_commands(readme, "kundenkreis"))
     assert _missing_command(["warehouse", "start"]) is None
     assert _missing_command(["warehouse", "begin"]) == "begin"
+    assert _missing_option(["run", "[--as-of", "2026-01-31]", "--jsn"]) == "--jsn"
+    assert _missing_option(["quarantine", "list|show", "RECORD", "--note", "WHY"]) == "--note"
+    assert _missing_option(["dbt", "build", "--select", "orders"]) is None
 
 
 @pytest.mark.parametrize("name", ["docs/configuration.md", "docs/data_model.md"])

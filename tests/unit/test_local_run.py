@@ -116,6 +116,6 @@ def test_airflow_itself_listens_on_this_machine_only(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "sqlite:///x.db")
-    values = airflow_server._environment(8099)
+    values = {**airflow_server.environment(), **airflow_server._of_this_server(8099)}
     assert (values["AIRFLOW__API__HOST"], values["AIRFLOW__API__PORT"]) == ("127.0.0.1", "8099")
     assert values["PATH"].startswith(str(Path(sys.executable).parent))

@@ -193,7 +193,7 @@ def _views(text: str, tables: list[Relation]) -> Iterator[Relation]:
     )
     found = re.findall(pattern, text, re.M | re.S)
     are_all = len(found) == text.count("create or replace view")
-    assert are_all, "a view in schema*.sql is not as expected"  # noqa: S101
+    assert are_all, "a view in schema*.sql is not as expected"  # noqa: S101 (our own files)
     for comment, schema, name, body, source in found:
         if schema not in _PARTS:
             continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from kundenkreis.errors import TransformError
+from kundenkreis.errors import KundenkreisError, TransformError, WarehouseError
 from kundenkreis.redaction import first_lines
 from kundenkreis.settings import Settings, home, repository_root
 from kundenkreis.warehouse.connection import dbt_environment
@@ -63,6 +64,8 @@ def run_dbt(
 
     Raises:
         TransformError: a model or test failed; names it with the database's message, redacted.
+        WarehouseError: the server went away or its disk is full, which passes by itself or not
+            at all by another model.
     """
     # One target folder per colour keeps the partial parse of each.
     target = home() / "dbt" / f"target_{variables.get('marts_schema', 'none')}"
@@ -149,7 +152,7 @@ def _counts(command: str, outcome: Any) -> dict[str, int]:
     if results is None:
         if outcome.success:
             return {}
-        raise TransformError(f"dbt {command} stopped: {first_lines(str(outcome.exception), 6)}")
+        raise _stopped(command, [first_lines(str(outcome.exception), 6)])
     counts: dict[str, int] = {}
     failures = []
     for result in results:
@@ -159,10 +162,38 @@ def _counts(command: str, outcome: Any) -> dict[str, int]:
             message = first_lines(str(result.message or "no message"), 6)
             failures.append(f"{result.node.resource_type} {result.node.name}: {message}")
     if failures or not outcome.success:
-        shown = " | ".join(failures[:5]) or first_lines(str(outcome.exception), 6)
-        more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
-        raise TransformError(f"dbt {command} stopped: {shown}{more}")
+        raise _stopped(command, failures or [first_lines(str(outcome.exception), 6)])
     return counts
+
+
+# What libpq and the server say, in English: dbt hands on their text and no SQLSTATE.
+_SERVER_GONE = re.compile(
+    r"server closed the connection|terminating connection|connection (?:already|is) closed"
+    r"|connection (?:to server .* )?(?:failed|refused)|could not connect"
+    r"|the database system is (?:starting|shutting|in recovery)|connection has been closed",
+    re.IGNORECASE,
+)
+_DISK_FULL = re.compile(
+    r"no space left on device|could not (?:extend|write to) file", re.IGNORECASE
+)
+
+
+def _stopped(command: str, failures: list[str]) -> KundenkreisError:
+    """The error for what dbt could not do; the server's own failures are told from the models'."""
+    more = f" (and {len(failures) - 5} more)" if len(failures) > 5 else ""
+    shown = f"dbt {command} stopped: {' | '.join(failures[:5])}{more}"
+    if any(_DISK_FULL.search(failure) for failure in failures):
+        return WarehouseError(
+            f"The disk of the warehouse is full: {shown}. Free space on it, or give it more; "
+            "readers still see the last publication. Then clear the task, or leave it to the next "
+            "night: the build begins anew."
+        )
+    if any(_SERVER_GONE.search(failure) for failure in failures):
+        return WarehouseError(
+            f"The warehouse went away: {shown}. The task is tried again; when it stays red, "
+            "look into the server's log."
+        )
+    return TransformError(shown)
 
 
 def _reporter(progress: Progress) -> Callable[[Any], None]:

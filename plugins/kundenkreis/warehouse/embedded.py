@@ -215,7 +215,7 @@ def _give_to_server_user(server: EmbeddedServer, *paths: Path) -> None:
     try:
         entry = pwd.getpwnam(SERVER_USER_FOR_ROOT)
     except KeyError:
-        subprocess.run(  # noqa: S603
+        subprocess.run(  # noqa: S603 (constant arguments)
             ["/usr/sbin/useradd", "--system", "--no-create-home", SERVER_USER_FOR_ROOT],
             check=True,
             capture_output=True,
