@@ -173,6 +173,7 @@ class _Delivery:
     writer: psycopg.Connection
     progress: Callable[[str], None]
     tool_settings: Any
+    resolve: Resolver
     withdrawn: frozenset[str] = frozenset()
     audience_ids: dict[str, str] = field(default_factory=dict)
     sent: int = 0
@@ -226,7 +227,15 @@ def deliver(
         connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
         job = _Delivery(
-            destination, publication_id, run_id, tool, reader, writer, progress, tool_settings
+            destination,
+            publication_id,
+            run_id,
+            tool,
+            reader,
+            writer,
+            progress,
+            tool_settings,
+            resolve,
         )
         _lock(writer, destination)
         _require_current(writer, publication_id)
@@ -336,7 +345,13 @@ def _has_open_rows(job: _Delivery) -> bool:
 
 def _refresh_states(job: _Delivery) -> None:
     refresh_states(
-        job.destination, job.tool_settings, job.tool, job.writer, job.run_id, job.progress
+        job.destination,
+        job.tool_settings,
+        job.tool,
+        job.writer,
+        job.run_id,
+        job.progress,
+        job.resolve,
     )
     live = live_schema(job.writer)
     if live is not None:  # a masked address would match none that withdrew

@@ -75,6 +75,17 @@ _ON_TABLE = (
     # Whether a run is a backfill, which loads nothing.
     ("history.publications", LOADER, "select"),
     ("activation.subscriber_states", TRANSFORMER, "select"),
+    # Who was erased stays out: loads, subscriber states and rollbacks look at the hashes.
+    *(
+        (f"privacy.{table}", role, "select")
+        for table in ("blocked_hashes", "erasures")
+        for role in (LOADER, ACTIVATOR, TRANSFORMER)
+    ),
+    ("privacy.erasure_places", ACTIVATOR, "select"),
+    ("privacy.anonymised_orders", TRANSFORMER, "select"),
+    ("privacy.anonymised_orders", LOADER, "select, insert"),
+    # Whoever comes back after an erasure gets a new customer id.
+    ("history.customer_ids", LOADER, "select, insert"),
 )
 
 _CHANGED_OWNERS = """
