@@ -1,7 +1,7 @@
 """
 ### The nightly run: from shop and CRM to the email tools
 
-`extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report`
+`extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report → retention`
 
 | task | when it is red |
 |---|---|
@@ -15,6 +15,7 @@
 | `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |
 | `reconcile.*` | An email tool did not answer when it was read back. What was sent stays sent; clear it. |
 | `report` | Only with a task before it, or when the warehouse went away at the very end. |
+| `retention` | What is due could not be removed: the key of erasures is missing, or a lock was not to be had. Clear it; the night itself is done. |
 
 Everything computes one day: the param `as_of`, else the day before the run. Clearing any task and
 what follows it is always safe.
@@ -37,6 +38,7 @@ from kundenkreis.operators import (
     ReadSubscribersOperator,
     ReconcileOperator,
     ReportOperator,
+    RetentionOperator,
     SegmentOperator,
     TransformOperator,
 )
@@ -98,9 +100,10 @@ with DAG(
     plan = PlanOperator(task_id="plan", marts_schema=marts_schema, publication_id=publication_id)
     # A night without anything to publish skips what follows; a failure still turns the run red.
     report = ReportOperator(task_id="report", trigger_rule=TriggerRule.NONE_FAILED)
+    retention = RetentionOperator(task_id="retention")
 
     extract >> gate_landing >> transform >> predict >> segment
-    segment >> gate_marts >> publish >> plan >> report
+    segment >> gate_marts >> publish >> plan >> report >> retention
 
     with TaskGroup("deliver", tooltip="One task per email tool") as deliver:
         deliveries = {

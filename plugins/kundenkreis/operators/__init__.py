@@ -16,9 +16,11 @@ from kundenkreis.operators.night import (
     ReadSubscribersOperator,
     ReconcileOperator,
     ReportOperator,
+    RetentionOperator,
     SegmentOperator,
     TransformOperator,
 )
+from kundenkreis.operators.privacy import EraseOperator
 
 __all__ = [
     "ExtractOperator",
@@ -32,4 +34,6 @@ __all__ = [
     "DeliverOperator",
     "ReconcileOperator",
     "ReportOperator",
+    "RetentionOperator",
+    "EraseOperator",
 ]

@@ -49,7 +49,8 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
     gives its slot back and is asked again.
 
     Attributes:
-        role: what the task may do in the warehouse, where the warehouse uses roles.
+        role: what the task may do in the warehouse, where the warehouse uses roles; empty: what the
+            login may do.
     """
 
     role = TRANSFORMER
@@ -70,7 +71,7 @@ class NightOperator(BaseOperator):  # type: ignore[misc]  # mypy does not follow
         try:
             run = run_context(context, self._progress)
             night.prepare(run)
-            summary = self.work(night.under_role(run, self.role))
+            summary = self.work(night.under_role(run, self.role) if self.role else run)
         except BuildBusy as busy:
             self._progress(str(busy))
             raise AirflowRescheduleException(datetime.now(UTC) + BUSY_PAUSE) from None
@@ -262,6 +263,16 @@ class ReportOperator(NightOperator):
     def work(self, run: RunContext) -> Summary:
         """Report."""
         return night.report(run)
+
+
+class RetentionOperator(NightOperator):
+    """Removes what is older than the configuration allows; goes on with pending erasures."""
+
+    role = ""  # the login's own: persons are in every task's tables
+
+    def work(self, run: RunContext) -> Summary:
+        """Remove."""
+        return night.retention(run)
 
 
 def run_context(context: Context, progress: Callable[[str], None]) -> RunContext:
