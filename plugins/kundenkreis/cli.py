@@ -14,6 +14,7 @@ import psycopg
 import typer
 from rich.console import Console
 
+from kundenkreis import cli_privacy
 from kundenkreis.errors import KundenkreisError
 from kundenkreis.redaction import first_lines
 from kundenkreis.terminal import (
@@ -39,6 +40,7 @@ quarantine_app = typer.Typer(help="Rows that could not be used: look at them, an
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(warehouse_app, name="warehouse")
 app.add_typer(sandbox_app, name="sandbox")
+cli_privacy.register(app)
 
 console = Console()
 errors = Console(stderr=True)
