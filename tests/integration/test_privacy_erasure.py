@@ -381,3 +381,9 @@ def test_what_a_tool_says_from_after_the_erasure_is_read(
     with psycopg.connect(dsn) as connection:
         refresh_states("listmonk", ListmonkSettings(), states, connection, "r", lambda line: None)
     assert (ANNA_ASCII,) in _rows(dsn, "select address from activation.subscriber_states")
+
+
+def test_it_takes_the_lock_that_deliveries_take() -> None:
+    from kundenkreis.activation import delivery
+
+    assert erasure._DELIVERY_LOCKS == delivery._LOCK_NAMESPACE
