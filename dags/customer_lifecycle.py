@@ -1,8 +1,7 @@
 """
 ### The nightly run: from shop and CRM to the email tools
 
-`extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report`
-
+`extract → gate_landing → transform → predict → segment → gate_marts → publish → plan → deliver → reconcile → report → retention`,
 and, beside `report`, for what the size guard held: `held → approve → deliver_held`
 
 | task | when it is red |
@@ -16,14 +15,13 @@ and, beside `report`, for what the size guard held: `held → approve → delive
 | `plan` | What is to be sent could not be computed. Nothing was sent; the message names the model. |
 | `deliver.*` | An email tool did not answer. Clear it: what was sent is in the ledger and is not sent twice. |
 | `reconcile.*` | An email tool did not answer when it was read back. What was sent stays sent; clear it. |
-| `held` | The warehouse went away. Clear it: the held segments are looked up again. |
 | `approve` | What was answered is outdated: a newer plan exists. Nothing was sent; the message says what to do. |
 | `deliver_held` | As `deliver.*`: an email tool did not answer. Clear it; the approval stands. |
-| `report` | Only with a task before it, or when the warehouse went away at the very end. |
+| `held`, `report` | Only with a task before it, or when the warehouse went away at the very end. |
+| `retention` | What is due could not be removed: the key of erasures is missing, or a lock was not to be had. Clear it; the night itself is done. |
 
 A segment that the size guard held waits in `approve` for somebody's answer (Required Actions, or
 `kundenkreis approve`), until an hour before the next night. Silence sends nothing.
-
 Everything computes one day: the param `as_of`, else the day before the run. Clearing any task and
 what follows it is always safe.
 """
@@ -33,7 +31,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG, Asset, Param, TaskGroup, TriggerRule, task_group
+from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task_group
 
 from kundenkreis.operators import (
     DeliverOperator,
@@ -46,16 +44,17 @@ from kundenkreis.operators import (
     ReadSubscribersOperator,
     ReconcileOperator,
     ReportOperator,
+    RetentionOperator,
     SegmentOperator,
     TransformOperator,
     ask_and_deliver,
+    asset,
     night_alerts,
 )
 from kundenkreis.pools import pool_of
 from kundenkreis.settings import load_settings
 
 settings = load_settings()
-
 with DAG(
     dag_id="customer_lifecycle",
     doc_md=__doc__,
@@ -92,7 +91,7 @@ with DAG(
                 task_id=source,
                 source=source,
                 pool=pool_of(system),
-                outlets=[Asset(name=f"raw_{source}", uri=f"x-kundenkreis://raw/{source}")],
+                outlets=[asset("raw", source)],
             )
         for destination, system in settings.destinations.items():
             ReadSubscribersOperator(
@@ -111,15 +110,16 @@ with DAG(
         task_id="publish",
         marts_schema=marts_schema,
         gate_results=gate_marts.output,
-        outlets=[Asset(name="marts", uri="x-kundenkreis://marts")],
+        outlets=[asset("marts")],
     )
     publication_id = publish.output["publication_id"]
     plan = PlanOperator(task_id="plan", marts_schema=marts_schema, publication_id=publication_id)
     # A night without anything to publish skips what follows; a failure still turns the run red.
     report = ReportOperator(task_id="report", trigger_rule=TriggerRule.NONE_FAILED)
+    retention = RetentionOperator(task_id="retention")
 
     extract >> gate_landing >> transform >> predict >> segment
-    segment >> gate_marts >> publish >> plan >> report
+    segment >> gate_marts >> publish >> plan >> report >> retention
 
     with TaskGroup("deliver", tooltip="One task per email tool") as deliver:
         deliveries = {
@@ -128,12 +128,7 @@ with DAG(
                 destination=destination,
                 publication_id=publication_id,
                 pool=pool_of(system),
-                outlets=[
-                    Asset(
-                        name=f"audience_{destination}",
-                        uri=f"x-kundenkreis://audience/{destination}",
-                    )
-                ],
+                outlets=[asset("audience", destination)],
             )
             for destination, system in settings.destinations.items()
         }
@@ -150,6 +145,5 @@ with DAG(
     held = FindHeldOperator(task_id="held", publication_id=publication_id)
     reconcile >> held
     # One pair of tasks per held segment: each goes out as soon as it is approved.
-    task_group(group_id="held_segments", prefix_group_id=False)(ask_and_deliver).expand(
-        question=held.output
-    )
+    held_segments = task_group(group_id="held_segments", prefix_group_id=False)(ask_and_deliver)
+    held_segments.expand(question=held.output)

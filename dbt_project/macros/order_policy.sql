@@ -98,7 +98,7 @@
         when {{ order }}.status = 'checkout-draft' then 'abandoned_checkout'
         when {{ is_test_order(order) }} then 'test_order'
         when not {{ order_status_counts(order) }} then 'status_not_counted'
-        when {{ order }}.customer_id is null then 'no_customer'
+        when {{ order }}.customer_id is null and not {{ order }}.is_anonymised then 'no_customer'
         when {{ order }}.revenue_before_refunds < 0 then 'negative_value'
         {%- if var('refund_policy') == 'net' %}
         when

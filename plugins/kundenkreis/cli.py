@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import psycopg
 import typer
 
-from kundenkreis import cli_activation
+from kundenkreis import cli_activation, cli_privacy
 from kundenkreis.cli_support import (
     AsJson,
     console,
@@ -55,6 +55,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(warehouse_app, name="warehouse")
 app.add_typer(sandbox_app, name="sandbox")
+cli_privacy.register(app)
 
 AsOfDays = Annotated[
     str | None,

@@ -305,6 +305,31 @@ def report(run: RunContext) -> Summary:
     return night_report(run.dsn, run.run_id, run.as_of_date)
 
 
+def retention(run: RunContext) -> Summary:
+    """Remove what is older than ``retention.yml`` allows, and go on with pending erasures.
+
+    It needs the rights of the login, because persons are in every task's tables.
+
+    Returns:
+        Rows per kind, and ``erasures``: erasures that are done or pending still.
+    """
+    from kundenkreis.privacy import erasure
+    from kundenkreis.privacy.retention import apply_retention
+    from kundenkreis.warehouse.connection import connect
+
+    if _only_looks_back(run):
+        return {"skipped_because": "a backfill removes nothing"}
+    errand = erasure.Errand(run.dsn, run.settings, run.resolve, run.progress)
+    with connect(run.dsn) as connection:
+        waiting = erasure.pending(connection)
+    states = [erasure.resume(errand, erasure_id).state for erasure_id in waiting]
+    removed = apply_retention(errand, run.as_of_date, by=f"run {run.run_id}", leads_may_wait=True)
+    return {
+        "removed": {name: rows for name, rows in removed.items() if rows},
+        "erasures": {state: states.count(state) for state in sorted(set(states))},
+    }
+
+
 _NOT_READ = "a backfill computes from what was read before"
 
 

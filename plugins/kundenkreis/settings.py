@@ -461,15 +461,42 @@ class SegmentsConfig(BaseModel):
 
 
 class RetentionConfig(BaseModel):
-    """``retention.yml``: how long rows about persons are to be kept, in days.
-
-    The file is read and checked; nothing is deleted by it yet.
-    """
+    """``retention.yml``: how long rows about persons are kept, in days. Applied every night."""
 
     model_config = _Strict
-    raw_payload_days: int = Field(90, ge=1, description="Payloads as the sources sent them.")
-    lead_days: int = Field(730, ge=1, description="People who never bought.")
-    consent_proof_days: int = Field(1095, ge=1, description="Proof of a consent, after its end.")
+    raw_payload_days: int = Field(
+        90,
+        ge=1,
+        description="What the sources sent and no model reads, since it was loaded; the content of "
+        "rejected records that are worked off.",
+    )
+    lead_days: int = Field(
+        730,
+        ge=1,
+        description="People who never bought and may not be written to, since their last sign of "
+        "interest.",
+    )
+    consent_proof_days: int = Field(
+        1095,
+        ge=1,
+        description="Proof of a consent, since it was withdrawn. The withdrawal itself stays. A "
+        "lead stays as long as its newest consent or withdrawal is not older than this.",
+    )
+    quarantine_days: int = Field(
+        365, ge=1, description="Rejected records, since they were rejected last."
+    )
+    plan_days: int = Field(
+        180, ge=1, description="What was planned to be sent, and the attributes in the ledger."
+    )
+    ledger_days: int = Field(
+        1095, ge=1, description="To whom something was sent; the attempts themselves stay."
+    )
+    drift_days: int = Field(
+        90, ge=1, description="Differences between an email tool and our records of it."
+    )
+    quality_days: int = Field(
+        730, ge=400, description="Results and measurements of the gates, which compare with a year."
+    )
 
 
 class RejectedLimit(BaseModel):

@@ -214,6 +214,11 @@ def print_rollback(console: Console, done: Rollback) -> None:
     if done.history_rows:
         counts = ", ".join(f"{table} {count:,}" for table, count in done.history_rows.items())
         lines.append(f"Its history rows were removed or changed back: {counts}.")
+    if done.erased or done.withdrawn:
+        lines.append(
+            f"Since then {done.withdrawn:,} customers withdrew and {done.erased:,} were erased; so "
+            "they are in what readers see."
+        )
     if done.empty_columns:
         lines.append(f"Null until the next night: {', '.join(done.empty_columns)}.")
     if done.contract_changes:

@@ -113,7 +113,7 @@ def test_the_schema_files_are_read_as_postgres_reads_them(warehouse_dsn: str) ->
             from pg_attribute as attribute
             inner join pg_class as relation on relation.oid = attribute.attrelid
             inner join pg_namespace as namespace on namespace.oid = relation.relnamespace
-            where namespace.nspname in ('history', 'activation', 'quality', 'quarantine')
+            where namespace.nspname in ('history', 'activation', 'quality', 'quarantine', 'privacy')
                 and relation.relkind in ('r', 'v') and attribute.attnum > 0
                 and not attribute.attisdropped
             """

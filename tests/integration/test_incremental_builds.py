@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 import random
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from kundenkreis.connections import Connection
+from kundenkreis.privacy.erasure import Errand, erase
+from kundenkreis.settings import ModelSettings, RetentionConfig, Settings
 from kundenkreis.warehouse import builds, publish
 from tests.integration.dbt_support import RAW_TABLES, build_models, create_raw_tables, insert
 
@@ -368,6 +372,8 @@ def live_through_nights(dsn: str, seed: int, nights: int) -> None:
     shop.live(400)
     incremental = 0
     for night in range(nights):
+        if night == 2:
+            _erase_somebody(dsn)
         as_of = shop.today = FIRST_NIGHT + timedelta(days=night)
         shop.live(12)
         shop.load(dsn)
@@ -389,7 +395,40 @@ def live_through_nights(dsn: str, seed: int, nights: int) -> None:
             _compare(_tables(dsn, schema), _tables(dsn, publish.BACKFILL), f"seed {seed}, {run_id}")
         builds.complete(dsn, build, run_id)
         publish.publish(dsn, run_id, as_of, schema, {})
+        publish.end_build(dsn, run_id)
     assert incremental == nights - 2
+
+
+def _erase_somebody(dsn: str) -> None:
+    """Two buyers are erased from both colours: what is left has to be taken up from there."""
+    errand = Errand(
+        dsn,
+        Settings(
+            folder=Path(),
+            model=ModelSettings(),
+            sources={},
+            segments={},
+            destinations={},
+            retention=RetentionConfig(),
+        ),
+        lambda name: Connection(name, "https", "", password="k" * 32),
+        lambda line: None,
+    )
+    with psycopg.connect(dsn) as connection:
+        buyers = connection.execute(
+            "select orders.customer_id from marts.orders as orders "
+            "inner join intermediate_green.int_customer_identities as identities "
+            "using (customer_id) group by 1 "
+            "having count(distinct orders.order_id) > 1 and not bool_or(identities.is_ambiguous) "
+            "order by count(distinct identities.source) desc, 1 limit 2"
+        ).fetchall()
+    assert len(buyers) == 2
+    for (customer_id,) in buyers:
+        assert erase(errand, customer_id, "anna").state == "done"
+    with psycopg.connect(dsn) as connection:
+        kept = connection.execute("select count(*) from privacy.anonymised_orders").fetchone()
+    assert kept is not None
+    assert kept[0] > 2
 
 
 def _compare(incremental: dict[str, list[str]], full: dict[str, list[str]], which: str) -> None:

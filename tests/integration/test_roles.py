@@ -258,7 +258,7 @@ def test_whoever_delivers_sees_addresses_and_a_reader_may_not_deliver(
 
 def test_each_task_has_what_it_needs_and_not_the_others_data(session: psycopg.Connection) -> None:
     loader = _schemas(_readable(session, LOADER))
-    assert loader == {"raw_shop", "raw_crm", "quarantine", "operations", "history"}
+    assert loader == {"raw_shop", "raw_crm", "quarantine", "operations", "history", "privacy"}
     assert not _schemas(_readable(session, ACTIVATOR)) & {"raw_shop", "quarantine", "staging"}
     activation = {
         name for name in _readable(session, TRANSFORMER) if name.startswith("activation.")

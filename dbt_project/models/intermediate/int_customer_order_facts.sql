@@ -22,7 +22,7 @@ counted_orders as (
         orders.customer_id,
         orders.exchange_rate
     from {{ rows_of_changed(ref('int_orders'), changed, 'customer_id') }} as orders
-    where orders.is_counted
+    where orders.is_counted and orders.customer_id is not null
 ),
 
 lines as (

@@ -9,7 +9,10 @@ orders as (
         order_date,
         revenue
     from {{ ref('int_orders') }}
-    where is_counted and order_date > {{ add_days(as_of_date(), -2 * days) }}
+    where
+        is_counted
+        and customer_id is not null
+        and order_date > {{ add_days(as_of_date(), -2 * days) }}
 ),
 
 summed as (

@@ -20,7 +20,7 @@ orders as (
         last_build_of('int_customers_with_changed_orders'),
         'customer_id',
     ) }} as orders
-    where orders.is_counted
+    where orders.is_counted and orders.customer_id is not null
 ),
 
 days as (

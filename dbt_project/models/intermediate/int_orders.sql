@@ -26,6 +26,11 @@ identities as (
     select * from {{ ref('int_customer_identities') }}
 ),
 
+-- Their customer was erased: nobody's revenue, but revenue.
+anonymised as (
+    select * from {{ source('privacy', 'anonymised_orders') }}
+),
+
 refunds as (
     select
         source,
@@ -57,6 +62,7 @@ converted as (
     select
         usable.*,
         identities.customer_id,
+        anonymised.order_id is not null as is_anonymised,
         cast(usable.own_revenue * usable.exchange_rate as numeric(18, 4)) as revenue_before_refunds,
         -- A refund takes its share of what the policy counts (tax and shipping may be left out).
         cast(
@@ -79,6 +85,10 @@ converted as (
         on
             usable.source = refunds.source
             and usable.order_id = refunds.order_id
+    left join anonymised
+        on
+            usable.source = anonymised.source
+            and usable.order_id = anonymised.order_id
 ),
 
 judged as (

@@ -240,7 +240,7 @@ def deliver(
         entries = Entries(publication_id, run_id, destination)
         patience = Patience(tool_settings.max_job_minutes, sleep, monotonic)
         with Suppressions(
-            entries, tool, tool_settings, dsn, writer, progress, monotonic
+            entries, tool, tool_settings, resolve, dsn, writer, progress, monotonic
         ) as suppressions:
             job = _Delivery(
                 entries, tool, reader, recorder, writer, progress, suppressions, patience, held

@@ -12,6 +12,8 @@ from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Destination
 from kundenkreis.http import understood_pages
+from kundenkreis.privacy.blocklist import leave_out_erased_states
+from kundenkreis.privacy.keys import find_key
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
@@ -146,7 +148,9 @@ def read_subscriber_states(
     tool_settings = settings.destinations[destination]
     with closing(open_tool(destination, tool_settings, resolve)) as tool:
         with connect(dsn, application_name=f"kundenkreis states {destination}") as connection:
-            states = refresh_states(destination, tool_settings, tool, connection, run_id, progress)
+            states = refresh_states(
+                destination, tool_settings, tool, connection, run_id, progress, resolve
+            )
         return {
             "destination": destination,
             "contacts": sum(states.values()),
@@ -160,11 +164,18 @@ def load_states(
     tool: Destination,
     connection: psycopg.Connection,
     progress: Callable[[str], None],
+    resolve: Resolver | None = None,
 ) -> None:
     """Read all contacts of a tool into a table of the connection's open transaction.
 
+    What a tool still says of persons who were erased is left out.
+
+    Args:
+        resolve: finds the key by which they are recognised; the environment by default.
+
     Raises:
-        VendorError, CredentialError: the tool cannot be read.
+        VendorError: the tool cannot be read.
+        CredentialError: nor can it; or persons were erased, and the key is missing or another one.
     """
     ours = connection.execute(
         "select vendor_id from activation.audiences where destination = %s", (destination,)
@@ -193,6 +204,8 @@ def load_states(
                 )
             contacts += len(page)
             progress(f"{destination}: {contacts:,} contacts read")
+    if erased := leave_out_erased_states(connection, destination, lambda: find_key(resolve)):
+        progress(f"{destination}: {erased:,} contacts of erased persons left out")
 
 
 def learn_withdrawals(
@@ -223,12 +236,13 @@ def refresh_states(
     connection: psycopg.Connection,
     run_id: str,
     progress: Callable[[str], None],
+    resolve: Resolver | None = None,
 ) -> dict[str, int]:
     """Replace what we know about a tool's contacts, in the connection's open transaction.
 
     Returns the number of contacts per state.
     """
-    load_states(destination, tool, connection, progress)
+    load_states(destination, tool, connection, progress, resolve)
     values = {
         "destination": destination,
         "run_id": run_id,

@@ -16,6 +16,7 @@ import psycopg
 
 from kundenkreis.activation import subscribers
 from kundenkreis.activation.ledger import Entries
+from kundenkreis.connections import Resolver
 from kundenkreis.destinations.base import Destination
 from kundenkreis.failpoints import reach
 from kundenkreis.warehouse import privacy
@@ -85,6 +86,7 @@ class Suppressions:
     entries: Entries
     tool: Destination
     tool_settings: Any
+    resolve: Resolver
     dsn: str
     writer: psycopg.Connection
     progress: Callable[[str], None]
@@ -109,6 +111,7 @@ class Suppressions:
             self.writer,
             self.entries.run_id,
             self.progress,
+            self.resolve,
         )
         self.withdrawn = withdrawn_since(self.writer, self.entries.publication_id)
         self.readings += 1
@@ -154,7 +157,9 @@ class Suppressions:
         )
         try:
             reach("deliver.during_suppression_read")
-            subscribers.load_states(self.entries.destination, self.tool, connection, self.progress)
+            subscribers.load_states(
+                self.entries.destination, self.tool, connection, self.progress, self.resolve
+            )
         except BaseException:
             connection.close()
             raise

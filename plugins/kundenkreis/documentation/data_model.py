@@ -34,6 +34,7 @@ _PARTS = {
     "activation": "The plan, what was sent and what became of it.",
     "quality": "What the gates found ([gates.md](gates.md)).",
     "quarantine": "What could not be used.",
+    "privacy": "What is kept of persons who were erased ([privacy.md](privacy.md)).",
 }
 
 _FOLDERS = ("customers", "orders", "rfm", "lifecycle", "value", "segments", "kpis")

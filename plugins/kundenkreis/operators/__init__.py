@@ -23,9 +23,12 @@ from kundenkreis.operators.night import (
     ReadSubscribersOperator,
     ReconcileOperator,
     ReportOperator,
+    RetentionOperator,
     SegmentOperator,
     TransformOperator,
+    asset,
 )
+from kundenkreis.operators.privacy import EraseOperator
 
 __all__ = [
     "NightNotifier",
@@ -45,4 +48,7 @@ __all__ = [
     "ApproveOperator",
     "DeliverHeldOperator",
     "ask_and_deliver",
+    "asset",
+    "RetentionOperator",
+    "EraseOperator",
 ]

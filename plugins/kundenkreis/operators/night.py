@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -51,11 +51,12 @@ class NightTask:
     gives its slot back and is asked again.
 
     Attributes:
-        role: what the task may do in the warehouse, where the warehouse uses roles.
+        role: what the task may do in the warehouse, where the warehouse uses roles; None: all that
+            the login may.
         tells_at_once: people are told right after the task, not only when the run ends.
     """
 
-    role = TRANSFORMER
+    role: str | None = TRANSFORMER
     tells_at_once = False
     task_id: str
     log: Any
@@ -378,6 +379,16 @@ class ReportOperator(NightOperator):
         return night.report(run)
 
 
+class RetentionOperator(NightOperator):
+    """Removes what is older than the configuration allows; goes on with pending erasures."""
+
+    role = None  # the login's own: persons are in every task's tables
+
+    def work(self, run: RunContext) -> Summary:
+        """Remove."""
+        return night.retention(run)
+
+
 def _tool_address(run: RunContext, destination: str) -> str:
     return _address(run, run.settings.destinations[destination]) or destination
 
@@ -386,6 +397,11 @@ def _address(run: RunContext, system: Any) -> str | None:
     """The namespace of a vendor's system; None where it has no connection (files)."""
     connection = getattr(system, "connection", None)
     return None if connection is None else lineage.system(run.resolve(connection))
+
+
+def asset(*path: str) -> Asset:
+    """What a task brings up to date, for DAGs of other teams to wait for: ``raw_shop``."""
+    return Asset(name="_".join(path), uri=f"x-kundenkreis://{'/'.join(path)}")
 
 
 def run_context(context: Context, progress: Callable[[str], None]) -> RunContext:

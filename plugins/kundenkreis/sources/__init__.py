@@ -30,9 +30,11 @@ def extract(
     Everything that the source has is loaded, whatever ``as_of_date`` is: which events count for a
     date is the models' decision (design, section 1).
 
-    Returns ``{"source": name, "tables": {table: rows loaded}, "rejected": rows quarantined}``.
+    Returns ``{"source": name, "tables": {table: rows loaded}, "rejected": rows quarantined}``, and
+    ``"erased"``, the rows of erased persons that were left out, where anybody was erased.
     Raises ConfigError (no such source), CredentialError, VendorError, DataError, WarehouseError.
     """
+    from kundenkreis.privacy.keys import find_key
     from kundenkreis.sources.base import Run
 
     source_settings = settings.sources.get(source_name)
@@ -42,7 +44,16 @@ def extract(
             f"{', '.join(sorted(settings.sources)) or 'none'}."
         )
     region = settings.model.phone_default_region
-    run = Run(source_name, dsn, run_id, as_of_date, progress, region)
+    run = Run(
+        source_name,
+        dsn,
+        run_id,
+        as_of_date,
+        progress,
+        region,
+        erasure_key=lambda: find_key(resolve),
+        test_email_domains=tuple(settings.model.test_email_domains),
+    )
     if source_name == "files":
         from kundenkreis.sources import files
 

@@ -10,6 +10,7 @@ dlt (https://dlthub.com/docs) does the loading: a source's tables go to the sche
   does not fit goes to ``quarantine.rejected_records``, and the rest loads.
 * A record that was released from the quarantine is validated with its corrections, as the next
   reading of the record, and merged by the same key (`kundenkreis.warehouse.releases`).
+* What is dated before the erasure of its person is not loaded (`kundenkreis.privacy.blocklist`).
 * Every declared table and column exists after a run, also when no record filled it.
 """
 
@@ -34,6 +35,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from kundenkreis import failpoints
 from kundenkreis.errors import DataError, KundenkreisError, WarehouseError
 from kundenkreis.http import understood_pages
+from kundenkreis.privacy.blocklist import Blocklist, KeyFinder, read_blocklist
+from kundenkreis.privacy.keys import find_key
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.quarantine import Rejection, record_rejections
 from kundenkreis.warehouse.raw_indexes import ensure_raw_indexes
@@ -226,6 +229,7 @@ class Counts:
     tables: dict[str, int] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
     quarantined: Quarantined = field(default_factory=Quarantined)
+    blocklist: Blocklist = field(default_factory=Blocklist)
 
     def loaded(self, table: str, rows: int) -> None:
         """Count rows of a table."""
@@ -341,6 +345,8 @@ class Run:
 
     phone_default_region: country of telephone numbers whose record gives none (ISO 3166 alpha-2);
         None: only numbers that name their own country are understood.
+    erasure_key: finds the key by which erased persons are recognised; asked where there are any.
+    test_email_domains: whose orders stay recognisable as tests when their person is erased.
     """
 
     source: str
@@ -349,6 +355,8 @@ class Run:
     as_of_date: date
     progress: Callable[[str], None] = lambda text: None
     phone_default_region: str | None = None
+    erasure_key: KeyFinder = find_key
+    test_email_domains: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -411,14 +419,14 @@ def load(
             destination=dlt.destinations.postgres(_sqlalchemy_style(run.dsn)),
             dataset_name=run.schema,
         )
-        counts.quarantined = _read_quarantined(run)
+        _read_what_is_known(run, counts)
         pipeline.sync_destination()
         state = pipeline.state.get("sources", {}).get(run.source, {})
         wanted = resources(state)
         if wanted:
             source = dlt.source(lambda: wanted, name=run.source, max_table_nesting=1)()
             pipeline.extract(source, loader_file_format="csv")
-        _quarantine(run, counts.rejections)
+        _quarantine(run, counts.blocklist.admit_rejections(counts.rejections))
         if wanted:
             pipeline.normalize()
             failpoints.reach(f"extract.{run.source}.before_load")
@@ -427,16 +435,18 @@ def load(
         ensure_declared(run.dsn, run.schema, declared)
         with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
             settle(connection, counts.quarantined, run.run_id)
+            counts.blocklist.settle(connection, run.as_of_date)
         ensure_raw_indexes(run.dsn, run.schema, declared)
 
 
 def summary(run: Run, counts: Counts) -> dict[str, Any]:
     """The result of `kundenkreis.sources.extract`."""
-    return {
+    found: dict[str, Any] = {
         "source": run.source,
         "tables": dict(sorted(counts.tables.items())),
         "rejected": len(counts.rejections),
     }
+    return {**found, "erased": counts.blocklist.kept_out} if counts.blocklist else found
 
 
 def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any:
@@ -457,14 +467,16 @@ def _table_resource(run: Run, table: Table, pages: Pages, counts: Counts) -> Any
         cursor = dict(state.get("cursor", {}))
         counts.loaded(table.name, 0)
         for page in understood_pages(run.source, f"reading {table.name}", pages(cursor)):
-            good = checked(page, table, run.source, counts.rejections, counts.quarantined)
+            fitting = checked(page, table, run.source, counts.rejections, counts.quarantined)
+            good = counts.blocklist.admit_all(run.source, table.name, fitting)
             counts.loaded(table.name, len(good))
             done = counts.tables[table.name]
             if done // _PROGRESS_ROWS > (done - len(good)) // _PROGRESS_ROWS:
                 run.progress(f"{run.source}: {done:,} {table.name} so far")
             if good:
                 yield good
-        if released := _released_rows(run, table, counts):
+        released = _released_rows(run, table, counts)
+        if released := counts.blocklist.admit_all(run.source, table.name, released):
             counts.loaded(table.name, len(released))
             yield released
         run.progress(f"{run.source}: {counts.tables[table.name]:,} {table.name}")
@@ -558,9 +570,10 @@ def _has_arrived(run: Run, table: Table, row: Mapping[str, Any]) -> bool:
     return bool(found[0] > row[table.newest])
 
 
-def _read_quarantined(run: Run) -> Quarantined:
+def _read_what_is_known(run: Run, counts: Counts) -> None:
     with connect(run.dsn, application_name="kundenkreis quarantine") as connection:
-        return read_quarantined(connection, run.source)
+        counts.quarantined = read_quarantined(connection, run.source)
+        counts.blocklist = read_blocklist(connection, run.erasure_key, run.test_email_domains)
 
 
 def _quarantine(run: Run, rejections: list[Rejection]) -> None:

@@ -49,6 +49,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from kundenkreis.errors import ConfigError, DataError
+from kundenkreis.privacy.blocklist import Blocklist
+from kundenkreis.privacy.raw_rows import RAW_ROWS, OrderRows, RawRows, RecordRows
 from kundenkreis.sources.base import (
     Column,
     Counts,
@@ -199,10 +201,14 @@ def extract(settings: FilesSourceSettings, run: Run, folder: Path) -> dict[str, 
                 one = _prepare(dataset, found[name], known.get(name, {}), run, directory, counts)
                 files_after[name] = one.files
                 prepared.append(one)
-            return [
-                _entity_resource(run, entity, [p for p in prepared if p.dataset.entity is entity])
+            by_entity = {
+                entity: [one for one in prepared if one.dataset.entity is entity]
                 for entity in Entity
-                if any(p.dataset.entity is entity for p in prepared)
+            }
+            return [
+                _entity_resource(entity, of_entity, counts)
+                for entity, of_entity in by_entity.items()
+                if of_entity
             ]
 
         # Every table of the contract exists, so a model of an unused entity finds an empty one.
@@ -276,7 +282,7 @@ def _prepare(
     return Prepared(dataset, ordered, tables, losing, _mapping_digest(dataset, run), releases)
 
 
-def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
+def _entity_resource(entity: Entity, prepared: list[Prepared], counts: Counts) -> Any:
     """The dlt resource of one table: replaces what the prepared datasets held in it."""
     import dlt
 
@@ -286,7 +292,8 @@ def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
     def rows() -> Iterator[Any]:
         for one in prepared:
             for batch in _batches(one):
-                yield _finish(batch, one.dataset.label, schema, loaded_at)
+                finished = _finish(batch, one.dataset.label, schema, loaded_at)
+                yield _admitted(finished, entity, counts)
         yield schema.empty_table()
         state = dlt.current.source_state().setdefault("datasets", {})
         for one in prepared:
@@ -306,6 +313,51 @@ def _entity_resource(run: Run, entity: Entity, prepared: list[Prepared]) -> Any:
             "destination_scope": " or ".join(_scope(one) for one in prepared),
         },
     )
+
+
+def _admitted(table: pa.Table, entity: Entity, counts: Counts) -> pa.Table:
+    """A batch without what is dated before the erasure of its person.
+
+    Each distinct address and key is looked at once; only rows of erased persons are taken apart.
+    """
+    declared = RAW_ROWS["files"].get(entity.value)
+    if not counts.blocklist or declared is None:
+        return table
+    suspects = _suspects(table, declared, counts.blocklist)
+    if not pc.any(suspects).as_py():
+        return table
+    rows = table.filter(suspects).to_pylist()
+    admitted = counts.blocklist.admit_all("files", entity.value, rows)
+    counts.loaded(entity.value, len(admitted) - len(rows))
+    kept = table.filter(pc.invert(suspects))
+    return pa.concat_tables([kept, pa.Table.from_pylist(admitted, schema=table.schema)])
+
+
+def _suspects(table: pa.Table, declared: RawRows, blocklist: Blocklist) -> pa.ChunkedArray:
+    """The rows with an address or a key of an erased person, as a mask."""
+    found = pa.chunked_array([pa.repeat(False, table.num_rows)])
+    label = table["source_name"][0].as_py() if table.num_rows else ""
+
+    def mark(column: str, is_blocked: Callable[[str], Any]) -> None:
+        nonlocal found
+        values = pc.unique(table[column]).drop_null().to_pylist()
+        blocked = pa.array([value for value in values if is_blocked(value)], table[column].type)
+        if len(blocked):
+            found = pc.or_(found, pc.is_in(table[column], value_set=blocked))
+
+    mark(declared.address, blocklist.address_erased_at)  # type: ignore[union-attr]
+    if isinstance(declared, RecordRows):
+        mark(declared.key, lambda key: blocklist.erased_at("record", label, "customer", key))
+        if declared.link:
+            named = pc.unique(table[declared.link[0]]).drop_null().to_pylist()
+            mark(
+                declared.link[1],
+                lambda key: any(blocklist.linked_erased_at(source, key) for source in named),
+            )
+    if isinstance(declared, OrderRows):
+        mark(declared.owner, lambda key: blocklist.erased_at("record", label, "customer", key))
+        mark(declared.key, lambda key: blocklist.erased_at("record", label, "guest_order", key))
+    return found
 
 
 def _scope(one: Prepared) -> str:

@@ -31,7 +31,7 @@ BLUE, GREEN, BACKFILL = "marts_blue", "marts_green", "marts_backfill"
 
 _BUILD_LOCK = 7_202_611_002
 _DBT_LOCK = 7_202_611_003
-_PUBLISH_LOCK = 7_202_611_004
+PUBLISH_LOCK = 7_202_611_004
 
 # Readers wait while the publisher waits for one view, and then until it has replaced all of them.
 _LOCK_MILLISECONDS = 100
@@ -260,6 +260,44 @@ def building(dsn: str, run_id: str, schema: str, progress: Callable[[str], None]
         _renew(connection, run_id)
 
 
+@contextmanager
+def between_builds(
+    dsn: str, progress: Callable[[str], None], wait_seconds: float
+) -> Iterator[None]:
+    """Write to the colours while no run builds, checks or publishes one.
+
+    A run that begins before the block ends waits with its first build.
+
+    Args:
+        wait_seconds: how long to wait for a run that is under way.
+
+    Raises:
+        BuildBusy: it is under way still.
+    """
+    deadline = time.monotonic() + wait_seconds
+    keys = {"run_id": "", "silence": _SILENCE_MINUTES, "lock": _DBT_LOCK}
+    with connect(dsn, application_name="kundenkreis erase", autocommit=True) as connection:
+        told = False
+        while True:
+            with connection.transaction():
+                # Nobody begins a build between this and the lock.
+                connection.execute("select pg_advisory_xact_lock(%s)", (_BUILD_LOCK,))
+                row = connection.execute(_AT_WORK, keys).fetchone()
+                if row is None and connection.execute(
+                    "select pg_try_advisory_lock(%s)", (_DBT_LOCK,)
+                ).fetchone() == (True,):
+                    break
+            if time.monotonic() >= deadline:
+                raise BuildBusy(
+                    f"Run '{row[0]}' builds {row[1]}." if row else "dbt is building by hand."
+                )
+            if not told:
+                progress(f"waits for run '{row[0]}' to publish" if row else "waits for a build")
+                told = True
+            time.sleep(min(2, max(0.05, deadline - time.monotonic())))
+        yield
+
+
 def _renew(connection: psycopg.Connection, run_id: str) -> None:
     """A sign of life; nothing where another run has taken over."""
     connection.execute(
@@ -381,7 +419,7 @@ def take_turn(connection: psycopg.Connection, deadline: float) -> None:
     left = max(1, round((deadline - time.monotonic()) * 1_000))
     connection.execute("select set_config('lock_timeout', %s, true)", (f"{left}ms",))
     try:
-        connection.execute("select pg_advisory_xact_lock(%s)", (_PUBLISH_LOCK,))
+        connection.execute("select pg_advisory_xact_lock(%s)", (PUBLISH_LOCK,))
     except psycopg.errors.LockNotAvailable:
         raise WarehouseError(
             "Another publication, rollback or backfill has been writing for too long. Wait for it; "

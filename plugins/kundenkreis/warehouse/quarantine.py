@@ -24,6 +24,8 @@ values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s)
 on conflict (record_hash) do update set
     run_id = excluded.run_id,
     reason = excluded.reason,
+    -- Retention may have taken it.
+    payload = excluded.payload,
     last_rejected_at = now(),
     rejected_by = excluded.rejected_by,
     state = case when known.closed_because <> 'released' then 'open' else known.state end,

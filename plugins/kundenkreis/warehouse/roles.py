@@ -79,6 +79,17 @@ _ON_TABLE = (
     ("activation.sync_runs", READER, "select"),
     ("activation.audience_state", READER, "select"),
     ("activation.delivery_errors", READER, "select"),
+    # Who was erased stays out: loads, subscriber states and rollbacks look at the hashes.
+    *(
+        (f"privacy.{table}", role, "select")
+        for table in ("blocked_hashes", "erasures")
+        for role in (LOADER, ACTIVATOR, TRANSFORMER)
+    ),
+    ("privacy.erasure_places", ACTIVATOR, "select"),
+    ("privacy.anonymised_orders", TRANSFORMER, "select"),
+    ("privacy.anonymised_orders", LOADER, "select, insert"),
+    # Whoever comes back after an erasure gets a new customer id.
+    ("history.customer_ids", LOADER, "select, insert"),
 )
 
 _CHANGED_OWNERS = """

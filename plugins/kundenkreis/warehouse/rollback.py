@@ -5,6 +5,9 @@ become what they were, the views turn to the other colour, and the taken-back co
 that it is built in full before it is published again. The rollback is itself a publication, the
 newest: plans of the publication taken back are outdated from then on. What was delivered stays in
 the ledger, and the next night's plan puts right what differs.
+
+The restored colour knows less than the one taken back: whoever was erased since is erased from it
+as well, and whoever withdrew since is contactable in it no more.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from dataclasses import dataclass
 from datetime import date
 
 import psycopg
+from psycopg import sql
 
+from kundenkreis.connections import Resolver
 from kundenkreis.errors import PublicationRefused
 from kundenkreis.failpoints import reach
+from kundenkreis.privacy.erasure import replay
 from kundenkreis.warehouse import contract, privacy
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.contract import Change
@@ -56,6 +62,8 @@ class Rollback:
         empty_columns: columns that the restored publication does not have; they are null now.
         contract_changes: columns that changed their type back.
         history_rows: rows per history table that were removed or changed back.
+        erased: persons who were erased from the restored colour once more.
+        withdrawn: customers who had withdrawn since it was built.
     """
 
     publication: Publication
@@ -65,16 +73,22 @@ class Rollback:
     empty_columns: tuple[str, ...]
     contract_changes: tuple[str, ...]
     history_rows: Mapping[str, int]
+    erased: int = 0
+    withdrawn: int = 0
 
 
-def roll_back(dsn: str, by: str, *, wait_minutes: float = 10) -> Rollback:
+def roll_back(
+    dsn: str, by: str, *, wait_minutes: float = 10, resolve: Resolver | None = None
+) -> Rollback:
     """Show the publication before the current one again.
 
     Args:
         by: who asks for it; kept with the publication.
         wait_minutes: how long to wait for readers that hold the views.
+        resolve: finds the key of erasures; the environment by default.
 
     Raises:
+        CredentialError: persons were erased, and the key by which they are recognised is missing.
         PublicationRefused: there is nothing to go back to: the other colour was built anew since,
             failed a gate, or is gone; or somebody's view stands on what would change its type.
         WarehouseError: readers held on too long.
@@ -102,6 +116,8 @@ def roll_back(dsn: str, by: str, *, wait_minutes: float = 10) -> Rollback:
         if before.as_of_date == current.as_of_date:
             # The day's rows had been replaced; the restored colour still holds its own.
             copy_history(connection, before.schema_name, before.as_of_date, before.publication_id)
+        erased = replay(connection, before.schema_name, resolve)
+        withdrawn = _replay_withdrawals(connection, current.schema_name, before.schema_name)
         empty, changed = turn_over(
             connection, dsn, deadline, lambda: _show_again(connection, current, before)
         )
@@ -119,6 +135,8 @@ def roll_back(dsn: str, by: str, *, wait_minutes: float = 10) -> Rollback:
         empty_columns=tuple(empty),
         contract_changes=tuple(map(str, changed)),
         history_rows=removed,
+        erased=erased,
+        withdrawn=withdrawn,
     )
 
 
@@ -172,6 +190,94 @@ def _held_by(connection: psycopg.Connection, other: str) -> Publication:
     if not _marts_of(columns_of(connection, other)):
         raise PublicationRefused(f"{other} holds no tables any more. {instead}")
     return Publication(*row)
+
+
+# A withdrawal or a complaint speaks for the person, a bounce for its address: what the colour taken
+# back knows of them, and what the email tools have said since.
+_WITHDRAWN = """
+create temporary table withdrawn_since on commit drop as
+select restored.customer_id, restored.channel, restored.address, min(facts.reason) as reason
+from {restored}.contactability as restored
+inner join (
+    select customer_id, channel, cast(null as text) as address, reason
+    from {taken_back}.contactability
+    where not is_contactable and reason in ('withdrawn', 'complained')
+    union all
+    select customer_id, channel, address, reason
+    from {taken_back}.contactability
+    where not is_contactable and reason = 'bounced'
+    union all
+    select
+        own.customer_id,
+        'email',
+        case when states.state = 'bounced' then states.address end,
+        case
+            when states.state in ('unsubscribed', 'blocklisted') then 'withdrawn'
+            else states.state
+        end
+    from activation.subscriber_states as states
+    inner join {restored}.contactability as own on own.address = states.address
+    where
+        states.state in ('unsubscribed', 'complained', 'blocklisted', 'bounced')
+        and (
+            own.evidence_at is null
+            or own.evidence_at <= coalesce(states.state_changed_at, 'infinity')
+        )
+) as facts
+    on
+        facts.customer_id = restored.customer_id
+        and facts.channel = restored.channel
+        and (facts.address is null or facts.address = restored.address)
+where restored.is_contactable
+group by restored.customer_id, restored.channel, restored.address
+"""
+_VERDICT = """
+update {restored}.contactability as known
+set is_contactable = false, is_preferred = false, reason = withdrawn_since.reason
+from withdrawn_since
+where
+    known.customer_id = withdrawn_since.customer_id
+    and known.channel = withdrawn_since.channel
+    and known.address = withdrawn_since.address
+"""
+# Who keeps another contactable address stays contactable.
+_VERDICT_OF_CUSTOMER = """
+update {restored}.{table} as known
+set is_contactable = false, not_contactable_because = withdrawn_since.reason
+from withdrawn_since
+where
+    known.customer_id = withdrawn_since.customer_id
+    and known.is_contactable
+    and withdrawn_since.channel = 'email'
+    and not exists (
+        select 1 from {restored}.contactability as other
+        where
+            other.customer_id = known.customer_id
+            and other.channel = 'email'
+            and other.is_contactable
+    )
+"""
+
+
+def _replay_withdrawals(connection: psycopg.Connection, taken_back: str, restored: str) -> int:
+    """Let the restored colour know who withdrew since it was built.
+
+    Returns:
+        How many customers.
+    """
+    tables = columns_of(connection, restored)
+    if "contactability" not in tables or "contactability" not in columns_of(connection, taken_back):
+        return 0
+    schemas = {"restored": sql.Identifier(restored), "taken_back": sql.Identifier(taken_back)}
+    connection.execute(sql.SQL(_WITHDRAWN).format(**schemas))
+    connection.execute(sql.SQL(_VERDICT).format(**schemas))
+    for table in ("customer_360", "segment_members"):
+        if table in tables:
+            connection.execute(
+                sql.SQL(_VERDICT_OF_CUSTOMER).format(table=sql.Identifier(table), **schemas)
+            )
+    row = connection.execute("select count(distinct customer_id) from withdrawn_since").fetchone()
+    return row[0] if row else 0
 
 
 def _marts_of(columns: Columns) -> Columns:

@@ -13,9 +13,23 @@ order_days as (
     select * from {{ ref('int_order_days') }}
 ),
 
-first_day as (
+-- The customers of these were erased; their revenue was made all the same.
+anonymous_orders as (
+    select * from {{ ref('int_orders') }}
+    where is_counted and customer_id is null
+),
+
+first_days as (
     select min(valid_from) as first_day
     from intervals
+    union all
+    select min(order_date) as first_day
+    from anonymous_orders
+),
+
+first_day as (
+    select min(first_day) as first_day
+    from first_days
 ),
 
 days as (
@@ -79,6 +93,15 @@ daily_orders as (
         sum(case when order_day_number = 1 then 1 else 0 end) as first_time_buyers,
         sum(case when order_day_number = 2 then 1 else 0 end) as second_time_buyers
     from order_days
+    group by order_date
+),
+
+daily_anonymous_orders as (
+    select
+        order_date as day,
+        count(*) as orders,
+        sum(revenue) as revenue
+    from anonymous_orders
     group by order_date
 ),
 
@@ -148,8 +171,8 @@ daily as (
         coalesce(daily_movements.new_customers, 0) as new_customers,
         coalesce(daily_movements.reactivated_customers, 0) as reactivated_customers,
         coalesce(daily_movements.churned_customers, 0) as churned_customers,
-        coalesce(daily_orders.orders, 0) as orders,
-        coalesce(daily_orders.revenue, 0) as revenue,
+        coalesce(daily_orders.orders, 0) + coalesce(daily_anonymous_orders.orders, 0) as orders,
+        coalesce(daily_orders.revenue, 0) + coalesce(daily_anonymous_orders.revenue, 0) as revenue,
         coalesce(daily_orders.first_time_buyers, 0) as first_time_buyers,
         coalesce(daily_orders.second_time_buyers, 0) as second_time_buyers,
         median_gaps.median_days_between_orders
@@ -157,6 +180,7 @@ daily as (
     left join daily_movements on days.day = daily_movements.day
     left join daily_orders on days.day = daily_orders.day
     left join median_gaps on days.day = median_gaps.day
+    left join daily_anonymous_orders on days.day = daily_anonymous_orders.day
 ),
 
 running as (

@@ -26,13 +26,18 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     yield rule(
         "orders",
         "counted_or_reason",
-        "Every order counts or says why not; those that count have a customer and revenue.",
+        "Every order counts or says why not; those that count have revenue, and a customer where "
+        "none was erased.",
         f"""
-            select source, order_id from {schema}.orders
+            select source, order_id from {schema}.orders as orders
             where is_counted is null
                 or is_counted = (not_counted_because is not null)
                 or (is_counted and (
-                    customer_id is null
+                    (customer_id is null and not exists (
+                        select 1 from privacy.anonymised_orders as anonymised
+                        where anonymised.source = orders.source
+                            and anonymised.order_id = orders.order_id
+                    ))
                     or revenue_before_refunds is null
                     or revenue_after_refunds is null
                 ))

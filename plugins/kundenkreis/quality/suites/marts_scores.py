@@ -86,7 +86,7 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             sum({revenue}) as monetary,
             date '{facts.as_of_date}' - max(order_date) as recency_days
         from {schema}.orders
-        where is_counted{window}
+        where is_counted and customer_id is not null{window}
         group by customer_id
     """
     # A list, which PostgreSQL keeps in memory: it takes the buyers that are missing for so few that
