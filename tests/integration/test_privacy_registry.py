@@ -68,7 +68,9 @@ _NOBODYS = {
     "framework_stage_name",
     "creates_contacts",
 }
-_COUNTS = re.compile(r"^customers_|_customers$|_customers_|^customer_growth|customers$|^cost_per_")
+_COUNTS = re.compile(
+    r"^customers_|_customers$|_customers_|^customer_growth|customers$|^cost_per_|_per_customer"
+)
 
 
 def _people_columns(columns: set[str]) -> set[str]:
