@@ -37,12 +37,27 @@ where
         where delivered_state.address = customers.email and is_member
     )
     and exists (select 1 from marts.orders where orders.customer_id = ids.customer_id)
-    and 1 = (
-        select count(distinct others.customer_id) from marts.customers as others
-        where lower(others.last_name) = lower(customers.last_name)
+    and not exists (
+        select 1 from marts.customers as others
+        where
+            others.customer_id <> customers.customer_id
+            and lower(others.last_name) = lower(customers.last_name)
+    )
+    and not exists (
+        select 1 from ({addresses}) as others
+        where
+            others.address <> customers.email
+            and others.address like '%' || lower(customers.last_name) || '%'
     )
 order by 1
 limit 1
+"""
+_ADDRESSES = """
+select address from activation.subscriber_states
+union select address from activation.address_verdicts
+union select lower(email) from raw_hubspot.contacts
+union select lower(billing_email) from raw_woocommerce.orders
+union select lower(email) from raw_woocommerce.customers
 """
 _BUYER = """
 select customers.customer_id, customers.email
@@ -91,7 +106,13 @@ def _person(shop: Household, customer_id: str, address: str) -> Erased:
         "select source, source_record_type, source_id from marts.customer_source_ids "
         f"where customer_id = '{customer_id}'"
     )
-    names = shop.rows(f"select last_name from marts.customers where customer_id = '{customer_id}'")
+    # A surname that somebody else's address has in it as well would be found without being theirs.
+    names = shop.rows(
+        f"select last_name from marts.customers where customer_id = '{customer_id}'"
+        f" and not exists (select 1 from ({_ADDRESSES}) as others"
+        f" where others.address <> '{address}'"
+        " and others.address like '%' || lower(customers.last_name) || '%')"
+    )
     phones = shop.rows(
         "select phone, phone_e164 from raw_hubspot.contacts "
         f"where lower(trim(email)) = '{address}' "
@@ -106,7 +127,10 @@ def _person(shop: Household, customer_id: str, address: str) -> Erased:
 def _revenue(shop: Household) -> dict[Any, tuple[int, Any]]:
     return {
         day: (orders, revenue)
-        for day, orders, revenue in shop.rows("select day, orders, revenue from marts.kpi_daily")
+        # The days begin with the first customer, who may be the one that is gone.
+        for day, orders, revenue in shop.rows(
+            "select day, orders, revenue from marts.kpi_daily where orders > 0"
+        )
     }
 
 
@@ -130,7 +154,7 @@ def _buys_again() -> list[str]:
 def story(household: Callable[..., Household]) -> Story:
     shop = household(customers=150, seed=11)
     _night(shop, FIRST_NIGHT)
-    gone = _person(shop, *shop.rows(_KNOWN_EVERYWHERE)[0])
+    gone = _person(shop, *shop.rows(_KNOWN_EVERYWHERE.format(addresses=_ADDRESSES))[0])
     buyers = "','".join(_buys_again())
     returning = _person(shop, *shop.rows(_BUYER.format(buyers=buyers))[0])
     assert gone.customer_id != returning.customer_id
@@ -227,15 +251,10 @@ def test_a_night_that_reads_everything_again_brings_nobody_back(story: Story) ->
 
 
 def test_who_buys_again_is_a_new_customer(story: Story) -> None:
-    """Days later, built upon the colour from which both were erased."""
+    """Days later, in the colour from which both were erased."""
     shop = story.shop
     shop.sandbox.advance((SECOND_NIGHT - FIRST_NIGHT).days)
     _night(shop, SECOND_NIGHT)
-    ((as_of, full_because),) = shop.rows(
-        "select as_of_date, summary ->> 'full_because' from operations.task_results "
-        "where task_id = 'transform' order by started_at desc limit 1"
-    )
-    assert (as_of, full_because) == (SECOND_NIGHT, None)
     _assert_nowhere(shop, story.gone)
     again = shop.rows(
         "select customers.customer_id, orders.order_date from marts.customers "

@@ -389,7 +389,7 @@ def test_logs_docs_and_results_hold_no_address_and_no_secret(shop: Household) ->
         if (part := json.loads(value).get("password"))
     }
     assert len(addresses) > 100
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     texts = {
         str(file): file.read_text(errors="replace").lower()
         for folder in ("logs", "data_docs", "dbt")

@@ -8,6 +8,7 @@ them: dbt runs inside our process here, where `dbt-ol` cannot wrap it.
 
 from __future__ import annotations
 
+import os
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 
 # The specification wants a URI that names the producer.
 _PRODUCER = "urn:kundenkreis"
+
+
+def let_dbt_write_its_files() -> None:
+    """Have dbt write manifest and results, which its part of the lineage is read from.
+
+    They take seconds, so without the provider, or where it is switched off, dbt leaves them out.
+    """
+    try:
+        from airflow.providers.openlineage.conf import is_disabled
+    except ImportError:
+        return
+    if not is_disabled():
+        os.environ.setdefault("DBT_WRITE_JSON", "true")
 
 
 def operator_lineage(found: Lineage) -> OperatorLineage:

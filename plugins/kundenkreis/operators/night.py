@@ -28,6 +28,7 @@ from kundenkreis.errors import (
 from kundenkreis.lineage import Lineage
 from kundenkreis.night import RunContext, Summary
 from kundenkreis.operators import alerts, metrics
+from kundenkreis.operators.lineage import let_dbt_write_its_files
 from kundenkreis.redaction import first_lines
 from kundenkreis.warehouse import ACTIVATOR, LOADER, TRANSFORMER
 
@@ -211,6 +212,7 @@ class TransformOperator(NightOperator):
 
     def work(self, run: RunContext) -> Summary:
         """Build."""
+        let_dbt_write_its_files()
         return night.transform(run)
 
     def lineage(self, run: RunContext, summary: Summary) -> Lineage:
@@ -249,6 +251,7 @@ class SegmentOperator(_OnColour):
 
     def work(self, run: RunContext) -> Summary:
         """Build."""
+        let_dbt_write_its_files()
         return night.segment(run, self.marts_schema)
 
     def lineage(self, run: RunContext, summary: Summary) -> Lineage:
@@ -315,6 +318,7 @@ class PlanOperator(_OnColour):
 
     def work(self, run: RunContext) -> Summary:
         """Plan."""
+        let_dbt_write_its_files()
         return night.plan(run, self.marts_schema, int(self.publication_id))
 
     def lineage(self, run: RunContext, summary: Summary) -> Lineage:

@@ -104,7 +104,7 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         "Every customer with an order that counts has an RFM row.",
         f"""
             select distinct buyer.customer_id from {schema}.orders as buyer
-            where buyer.is_counted
+            where is_counted and customer_id is not null{window}
                 and not exists (
                     select 1 from {schema}.customer_rfm as rfm
                     where rfm.customer_id = buyer.customer_id
