@@ -15,7 +15,8 @@
             cast({{ segment.get('max_change_percent', 30) }} as {{ dbt.type_numeric() }})
                 as max_change_percent,
             {{ segment.get('min_size', 0) }} as min_size,
-            {{ sql_text(segment.get('initial', 'hold')) }} as initial_sync
+            {{ sql_text(segment.get('initial', 'hold')) }} as initial_sync,
+            {{ is_send_window_open(segment) }} as is_send_window_open
         {{ 'union all' if not loop.last }}
     {%- else %}
         {{ empty_relation({
@@ -26,6 +27,40 @@
             'max_change_percent': dbt.type_numeric(),
             'min_size': dbt.type_int(),
             'initial_sync': dbt.type_string(),
+            'is_send_window_open': 'boolean',
+        }) }}
+    {%- endfor %}
+{%- endmacro %}
+
+
+{# Whether people may be added to a segment's audiences on the day after the as-of day, on which the
+   night delivers. #}
+{% macro is_send_window_open(segment) -%}
+    {%- set weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] -%}
+    {%- set as_of = modules.datetime.datetime.strptime(as_of_day(), '%Y-%m-%d') -%}
+    {%- set weekday = weekdays[(as_of.weekday() + 1) % 7] -%}
+    {{ return('true' if weekday in (segment.get('send_on') or weekdays) else 'false') }}
+{%- endmacro %}
+
+
+{# One row per segment that stands for contact by a marketer (`contact: true`), with its place in
+   segments.yml. #}
+{% macro contact_segments() -%}
+    {%- set rows = [] -%}
+    {%- for segment in var('segments') if segment.get('contact') -%}
+        {%- do rows.append(segment) -%}
+    {%- endfor -%}
+    {%- for segment in rows %}
+        select
+            {{ sql_text(segment.key) }} as segment,
+            {{ segment.get('priority', 100) }} as priority,
+            {{ loop.index }} as position
+        {{ 'union all' if not loop.last }}
+    {%- else %}
+        {{ empty_relation({
+            'segment': dbt.type_string(),
+            'priority': dbt.type_int(),
+            'position': dbt.type_int(),
         }) }}
     {%- endfor %}
 {%- endmacro %}

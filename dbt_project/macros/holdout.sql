@@ -11,3 +11,9 @@
 {% macro postgres__percent_bucket(text) -%}
     (mod(cast(cast('x' || substr({{ dbt.hash(text) }}, 1, 8) as bit(32)) as bigint), 10000) / 100.0)
 {%- endmacro %}
+
+
+{# What stands for the segment's key where the global holdout is meant; no segment may have it. #}
+{% macro global_holdout() -%}
+    'global_holdout'
+{%- endmacro %}

@@ -110,6 +110,12 @@ where customer_id = %(customer_id)s
 order by segment
 """
 
+_GIVEN_WAY = """
+select segment, reason, given_way_to
+from activation.contact_pressure
+where customer_id = %(customer_id)s and not is_kept
+"""
+
 _LEFT = """
 select segment, as_of_date as left_on
 from history.segment_membership_changes as changes
@@ -383,10 +389,18 @@ def _event(asked: _Asked, stay: Mapping[str, Any], facts: Rows) -> str:
 
 def _segments(asked: _Asked) -> Rows:
     """Each membership with its definition, and why it is, or is not, sent."""
-    return [_membership(asked, row) for row in asked.rows(_SEGMENTS)]
+    given_way = {row["segment"]: row for row in _part(asked, _given_way) or []}
+    return [_membership(asked, row, given_way.get(row["segment"])) for row in asked.rows(_SEGMENTS)]
 
 
-def _membership(asked: _Asked, row: dict[str, Any]) -> dict[str, Any]:
+def _given_way(asked: _Asked) -> Rows:
+    """The segments that contact pressure keeps the customer out of, by the newest plan."""
+    return asked.rows(_GIVEN_WAY)
+
+
+def _membership(
+    asked: _Asked, row: dict[str, Any], given_way: Mapping[str, Any] | None
+) -> dict[str, Any]:
     segment = asked.settings.segments.get(row["segment"])
     found = {
         **row,
@@ -395,6 +409,8 @@ def _membership(asked: _Asked, row: dict[str, Any]) -> dict[str, Any]:
         "where": segment.where if segment else None,
         "where_holds": _holds(asked, segment.where) if segment else None,
         "kept_until": None,
+        "given_way_because": given_way["reason"] if given_way else None,
+        "given_way_to": given_way["given_way_to"] if given_way else None,
     }
     if segment and segment.min_stay_days and found["where_holds"] is False:
         found["kept_until"] = row["member_since"] + timedelta(days=segment.min_stay_days)
@@ -429,6 +445,9 @@ def _why(membership: Mapping[str, Any]) -> str:
         return f"{entered}; not sent: {membership['not_contactable_because'] or 'not contactable'}"
     if membership["is_holdout"]:
         return f"{entered}; not sent: drawn as holdout, for comparison"
+    if membership["given_way_because"]:
+        because, to = membership["given_way_because"], membership["given_way_to"]
+        return f"{entered}; not sent: {because}, given way to {to}"
     return f"{entered}; sent" if membership["destinations"] else f"{entered}; has no destination"
 
 

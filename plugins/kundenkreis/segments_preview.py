@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from kundenkreis.errors import ConfigError, KundenkreisError
 from kundenkreis.redaction import first_lines
-from kundenkreis.settings import Segment, Settings
+from kundenkreis.settings import GLOBAL_HOLDOUT, Segment, Settings
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.privacy import require_unmasked
 from kundenkreis.warehouse.publish import current_publication
@@ -26,17 +26,57 @@ _BUCKET = """
 (mod(cast(cast('x' || substr(md5({text}), 1, 8) as bit(32)) as bigint), 10000) / 100.0)
 """
 
+# As `int_holdout_draws`: what was drawn in this stay, and the global draw, are kept. Who is held
+# out of everything is drawn for no segment.
 _MEMBERS = """
 insert into previewed_members
+with stays as (
+    select newest.customer_id, newest.as_of_date as member_since
+    from (
+        select distinct on (customer_id) customer_id, change, as_of_date
+        from history.segment_membership_changes
+        where segment = {segment} and as_of_date <= {as_of_date}
+        order by customer_id, as_of_date desc
+    ) as newest
+    where newest.change = 'entered'
+),
+kept as (
+    select distinct on (draws.segment, draws.customer_id)
+        draws.segment, draws.customer_id, draws.is_holdout
+    from history.holdout_draws as draws
+    left join stays on stays.customer_id = draws.customer_id
+    where
+        draws.salt = {salt}
+        and draws.as_of_date <= {as_of_date}
+        and (
+            draws.segment = {global_holdout}
+            or (draws.segment = {segment} and draws.as_of_date >= stays.member_since)
+        )
+    order by draws.segment, draws.customer_id, draws.drawn_on, draws.as_of_date
+),
+drawn as (
+    select
+        customer_360.*,
+        own.is_holdout as own_kept,
+        {global_holdout_percent} > 0 and coalesce(
+            everywhere.is_holdout, is_contactable and {global_bucket} < {global_holdout_percent}
+        ) as is_out_of_everything
+    from marts.customer_360
+    left join kept as own
+        on own.customer_id = customer_360.customer_id and own.segment = {segment}
+    left join kept as everywhere
+        on
+            everywhere.customer_id = customer_360.customer_id
+            and everywhere.segment = {global_holdout}
+)
 select
     {segment},
     customer_id,
     is_contactable,
     not_contactable_because,
-    is_contactable and (
-        {own_bucket} < {holdout_percent} or {global_bucket} < {global_holdout_percent}
-    )
-from marts.customer_360
+    is_out_of_everything
+    or coalesce(own_kept, is_contactable and {own_bucket} < {holdout_percent})
+from drawn as customer_360
 where
     not has_profiling_objection
     and not is_minor
@@ -246,13 +286,16 @@ def _members_query(settings: Settings, key: str, segment: Segment, as_of_date: A
         has_required=_has_required(segment.requires),
         own_bucket=_bucket(f"{salt}|{key}|"),
         global_bucket=_bucket(f"{salt}||"),
+        salt=sql.Literal(salt),
+        global_holdout=sql.Literal(GLOBAL_HOLDOUT),
+        as_of_date=sql.Literal(as_of_date),
         holdout_percent=sql.Literal(segment.holdout_percent),
         global_holdout_percent=sql.Literal(settings.model.global_holdout_percent),
     )
 
 
 def _bucket(prefix: str) -> sql.Composed:
-    text = sql.SQL("{} || customer_id").format(sql.Literal(prefix))
+    text = sql.SQL("{} || customer_360.customer_id").format(sql.Literal(prefix))
     return sql.SQL(_BUCKET).format(text=text)
 
 

@@ -56,6 +56,8 @@ NEVER_SENT = frozenset(
 )
 """Columns of customer_360 that no segment may send as an attribute (macros/activation.sql refuses
 them too): identity and consent are not ours to write, a birth date stays in the house."""
+GLOBAL_HOLDOUT = "global_holdout"
+"""What stands for a segment's key where the global holdout is meant (macros/holdout.sql)."""
 _Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 _PositiveDecimal = Annotated[Decimal, Field(gt=0)]
 
@@ -138,6 +140,28 @@ class RfmFixedCutoffs(BaseModel):
     )
 
     _four_rising = field_validator("recency_days", "frequency", "monetary")(_check_cutoffs)
+
+
+class ContactPressure(BaseModel):
+    """How often a customer may be written to, counted over the segments with ``contact: true``.
+
+    Who comes first is decided by the segments' ``priority``; of the same priority by who is in the
+    audience already, then by the order of the segments in the file.
+    """
+
+    model_config = _Strict
+    at_once: int | None = Field(
+        None,
+        ge=1,
+        description="In how many of these segments' audiences a customer is at once; who is beyond "
+        "that leaves. null: any number.",
+    )
+    per_week: int | None = Field(
+        None,
+        ge=1,
+        description="How many of these segments' audiences a customer enters within seven days, "
+        "the as-of day included. null: any number.",
+    )
 
 
 class ModelSettings(BaseModel):
@@ -299,9 +323,30 @@ class ModelSettings(BaseModel):
         Decimal(0),
         ge=0,
         le=50,
-        description="Share of contactable customers kept out of every audience, for comparison.",
+        description="Share of contactable customers kept out of every audience, for comparison. "
+        "Each customer is drawn once, in the night that first finds them contactable in a segment, "
+        "and stays so when the share changes; 0: nobody is kept out.",
     )
-    holdout_salt: str = Field("kundenkreis", description="Changing it draws all holdouts anew.")
+    holdout_salt: str = Field(
+        "kundenkreis", description="Changing it draws all holdouts anew and begins new comparisons."
+    )
+    holdout_lift_days: int = Field(
+        30,
+        ge=1,
+        description="kpi_holdout_lift counts orders of so many days after a customer was drawn, "
+        "and only customers for whom these are over.",
+    )
+    holdout_lift_min_customers: int = Field(
+        30,
+        ge=10,
+        description="kpi_holdout_lift states no difference where fewer were treated or held out: "
+        "the intervals of so few say little, and are not right either.",
+    )
+    contact_pressure: ContactPressure = Field(
+        default=ContactPressure(),
+        description="How often a customer may be written to. Holdouts and who cannot be reached "
+        "take nobody's place; the model activation.contact_pressure says who gave way to what.",
+    )
     label_language: Literal["en", "de"] = Field(
         "en", description="Which of a segment's labels names its audience in the email tools."
     )
@@ -349,6 +394,18 @@ class Labels(BaseModel):
     de: str = Field(description="German.")
 
 
+class SendWindow(BaseModel):
+    """When people may be added to a segment's audience."""
+
+    model_config = _Strict
+    weekdays: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(
+        min_length=1,
+        description="The days on which people are added, by the day after the as-of day, on which "
+        "the night delivers. Others wait; who is in stays, and who leaves the segment leaves the "
+        "audience on any day. At what hour is the schedule of the DAG.",
+    )
+
+
 class Segment(BaseModel):
     """One audience definition of ``segments.yml``."""
 
@@ -390,7 +447,8 @@ class Segment(BaseModel):
         Decimal(0),
         ge=0,
         le=50,
-        description="Share of the contactable members kept out of the audience, for comparison.",
+        description="Share of the contactable members kept out of the audience, for comparison. "
+        "Who enters is drawn once; a new share holds for those who enter from then on.",
     )
     max_change_percent: Decimal = Field(
         Decimal(30),
@@ -408,8 +466,16 @@ class Segment(BaseModel):
     priority: int = Field(
         100,
         ge=0,
-        description="Which segment counts where several fill one audience, smallest first. "
-        "Without effect as long as every segment has an audience of its own.",
+        description="Which segment comes first, smallest first, where contact_pressure of "
+        "model.yml leaves a customer not all of them, and where several fill one audience.",
+    )
+    contact: bool = Field(
+        False,
+        description="true: the marketer's tool writes to the members of this segment, so it counts "
+        "for contact_pressure of model.yml.",
+    )
+    send_window: SendWindow | None = Field(
+        None, description="When people may be added to the audience; null: every night."
     )
     enabled: bool = Field(
         True, description="false: not built, and the members that were delivered leave."
@@ -457,6 +523,8 @@ class SegmentsConfig(BaseModel):
         for key in value:
             if not re.fullmatch(_KEY, key):
                 raise ValueError(f"key '{key}' must be lower case letters, digits and _")
+            if key == GLOBAL_HOLDOUT:
+                raise ValueError(f"key '{key}' names the global holdout; use another")
         return value
 
 
@@ -592,6 +660,8 @@ class Settings(BaseModel):
                 "min_size": segment.min_size,
                 "initial": segment.initial,
                 "priority": segment.priority,
+                "contact": segment.contact,
+                "send_on": segment.send_window.weekdays if segment.send_window else None,
             }
             for key, segment in self.active_segments.items()
         ]

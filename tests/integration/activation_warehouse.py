@@ -25,6 +25,7 @@ from kundenkreis.destinations.base import (
 from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
 from kundenkreis.warehouse.connection import dbt_environment
 
+AS_OF = "2026-11-22"
 _MANIFESTS: dict[Path, Any] = {}
 DBT_PROJECT = Path(__file__).parents[2] / "dbt_project"
 
@@ -152,7 +153,10 @@ CHAMPIONS = segment("champions", "Champions")
 
 
 def write_marts(
-    dsn: str, people: Sequence[Person], others: Sequence[Mapping[str, Any]] = ()
+    dsn: str,
+    people: Sequence[Person],
+    others: Sequence[Mapping[str, Any]] = (),
+    as_of_date: str = AS_OF,
 ) -> int:
     """Replace the marts by these people and record a publication; returns its id.
 
@@ -204,8 +208,9 @@ def write_marts(
             )
         inserted = connection.execute(
             "insert into history.publications (as_of_date, dag_run_id, schema_name, published_at)"
-            " values ('2026-11-22', 'run', 'marts_blue', clock_timestamp())"
-            " returning publication_id"
+            " values (%s, 'run', 'marts_blue', clock_timestamp())"
+            " returning publication_id",
+            (as_of_date,),
         ).fetchone()
     assert inserted is not None
     return int(inserted[0])
@@ -219,6 +224,7 @@ def build_plan(
     destinations: Sequence[str] = ("listmonk",),
     command: str = "run",
     select: str = "tag:plan",
+    **variables: Any,
 ) -> None:
     """Run the dbt models of the plan; with command ``build`` their tests and unit tests too.
 
@@ -227,13 +233,14 @@ def build_plan(
     from dbt.cli.main import dbtRunner
 
     values = {
-        "as_of_date": "2026-11-22",
+        "as_of_date": AS_OF,
         "marts_schema": "marts_blue",
         "publication_id": publication_id,
         "run_id": f"run{publication_id}",
         "enabled_sources": [],
         "enabled_destinations": list(destinations),
         "segments": list(segments),
+        **variables,
     }
     arguments = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
     arguments += ["--target-path", str(target), "--log-path", str(target), "--quiet"]
@@ -242,12 +249,20 @@ def build_plan(
         # Parsed once: nothing in the project depends on the variables before it is compiled.
         if target not in _MANIFESTS:
             _MANIFESTS[target] = dbtRunner().invoke(["parse", *arguments]).result
+        _forget_compiled(_MANIFESTS[target])
         result = dbtRunner(manifest=_MANIFESTS[target]).invoke(
             [command, "--select", select, *arguments]
         )
     assert result.success, result.exception or [
         f"{one.node.name}: {one.message}" for one in result.result if one.message
     ]
+
+
+def _forget_compiled(manifest: Any) -> None:
+    """Let dbt compile a model anew that stands on an ephemeral one; it does so once only."""
+    for node in manifest.nodes.values():
+        if getattr(node, "extra_ctes_injected", False):
+            node.compiled, node.extra_ctes_injected, node.extra_ctes = False, False, []
 
 
 def plan_of(dsn: str, publication_id: int) -> set[tuple[str, str | None, str | None, str, str]]:

@@ -131,6 +131,14 @@ create table history_stage_changes as
 select
     date '2026-03-31' as as_of_date, customer_id, null::text as from_stage, stage as to_stage
 from lifecycle_intervals where valid_to is null;
+create table kpi_holdout_lift as
+select
+    'buyers' as segment, 10.0 as holdout_percent, 337 as treated_customers,
+    -- 3.8 standard deviations above what was to be expected of 400.
+    63 as holdout_customers, 40.0 as expected_holdout_customers,
+    null::numeric as conversion_rate_difference, null::numeric as conversion_rate_difference_low,
+    null::numeric as conversion_rate_difference_high,
+    null::numeric as revenue_per_customer_difference;
 create table kpi_daily as
 with counted as (
     select count(*) as orders, sum(revenue_after_refunds) as revenue from orders where is_counted

@@ -212,6 +212,23 @@ def test_memberships_say_why_and_whether_they_are_sent(dsn: str, settings: Setti
     assert explain(dsn, settings, "kid")["segments"] == []
 
 
+def test_who_gave_way_to_other_segments_is_told_which(dsn: str, settings: Settings) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "create table activation.contact_pressure as select 'ada'::text as customer_id,"
+            " 'loyal'::text as segment, false as is_kept,"
+            " 'contact_pressure_at_once'::text as reason, 'welcome'::text as given_way_to"
+        )
+    try:
+        (loyal,) = explain(dsn, settings, "ada")["segments"]
+    finally:
+        with psycopg.connect(dsn) as connection:
+            connection.execute("drop table activation.contact_pressure")
+    assert loyal["why"] == (
+        "`where` holds; not sent: contact_pressure_at_once, given way to welcome"
+    )
+
+
 def test_an_edited_or_removed_segment_is_no_error(dsn: str, tmp_path: Path) -> None:
     broken = settings_with(tmp_path, {"loyal": {**SEGMENTS["loyal"], "where": "no_such_column"}})
     assert explain(dsn, broken, "ada")["segments"][0]["where_holds"] is None
@@ -377,6 +394,31 @@ def test_holdouts_are_drawn_and_not_sent(dsn: str, tmp_path: Path) -> None:
     assert drawn is not None
     assert (loyal["holdout"], loyal["sent"]) == (drawn[0], 2 - drawn[0])
     assert loyal["audiences"][0]["wanted"] == loyal["sent"]
+
+
+def test_what_was_drawn_in_this_stay_and_for_everything_is_kept(dsn: str, tmp_path: Path) -> None:
+    """ada and di entered loyal in May and June; cy was never seen to enter."""
+    folder = tmp_path
+    settings = settings_with(folder, {"loyal": SEGMENTS["loyal"]})
+    drawn = (
+        "insert into history.holdout_draws values"
+        " ('2026-06-28', 'loyal', 'di', '2026-06-28', true, 10, 'salt', 1),"
+        " ('2026-04-30', 'loyal', 'ada', '2026-04-30', true, 10, 'salt', 1),"
+        " ('2026-05-01', 'loyal', 'cy', '2026-05-01', true, 10, 'salt', 1),"
+        " ('2026-04-30', 'global_holdout', 'ada', '2026-04-30', true, 10, 'salt', 1)"
+    )
+    with psycopg.connect(dsn) as connection:
+        connection.execute(drawn)
+    try:
+        of_segment = segments_preview.preview(dsn, settings, [])["segments"]["loyal"]
+        (folder / "model.yml").write_text("holdout_salt: salt\nglobal_holdout_percent: 0.01\n")
+        of_both = segments_preview.preview(dsn, load_settings(folder), [])["segments"]["loyal"]
+        (folder / "model.yml").write_text("holdout_salt: pepper\n")
+        of_none = segments_preview.preview(dsn, load_settings(folder), [])["segments"]["loyal"]
+    finally:
+        with psycopg.connect(dsn) as connection:
+            connection.execute("truncate history.holdout_draws")
+    assert [one["holdout"] for one in (of_segment, of_both, of_none)] == [1, 2, 0]
 
 
 def test_an_edited_segment_is_counted_as_the_file_says_now(dsn: str, tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         "update contactability set is_contactable = false where customer_id = 't8'",
         "update kpi_daily set churn_alarm = true, orders = orders + 1, customers_churned = 7",
         "insert into kpi_daily select * from kpi_daily",
+        "insert into kpi_holdout_lift select * from kpi_holdout_lift",
+        "update kpi_holdout_lift set holdout_customers = 12, treated_customers = 388",
         "update customer_360 set as_of_date = '2026-03-30' where customer_id = 'c62'",
         "update marts_blue.customer_360 set stage = 'churned'",
         "update raw_woocommerce.orders set currency = 'XXX' where id % 3 = 1",
@@ -129,6 +131,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
                 ("segment_members", "not_contactable_because"),
                 ("customer_360", "rfm_code"),
                 ("kpi_daily", "churn_rate"),
+                ("kpi_holdout_lift", "holdout_percent"),
                 ("history_stage_changes", "from_stage"),
                 ("history_kpi_daily", "revenue"),
             )
@@ -139,6 +142,7 @@ ROUNDS: dict[str, tuple[str, ...]] = {
         # What the round before did outside the schema that is built anew.
         "update raw_woocommerce.orders set currency = 'EUR'",
         "truncate history.customer_ids, activation.ledger",
+        "update marts_blue.segment_members set is_holdout = false",
         "update marts_blue.customer_360 as published set stage = wide.stage "
         "from customer_360 as wide where wide.customer_id = published.customer_id",
         "drop view if exists marts.orders",
@@ -222,6 +226,7 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
         "marts.history_rfm_cutoffs.from_quantiles",
         "marts.history_value_parameters.fitted",
         "marts.kpi_daily.churn_alarm",
+        "marts.kpi_holdout_lift.sample_ratio",
         "marts.segment_members.holdout_kept",
         "marts.segment_members.holdout_share",
         "marts.segment_members.no_holdout_delivered",
@@ -235,6 +240,8 @@ def test_corruption_stops_the_run_and_warnings_are_told_apart(runs: dict[str, Ga
     fallback = run.results["marts.history_rfm_cutoffs.from_quantiles"]["observed"]
     assert fallback == "monetary by fallback"
     assert run.results["marts.kpi_daily.churn_alarm"]["observed"] == "churn_rate 0.0123"
+    mismatch = run.results["marts.kpi_holdout_lift.sample_ratio"]["observed"]
+    assert mismatch.startswith("buyers: 12 of 400, expected 40")
     kept = run.results["marts.history_value_parameters.fitted"]["observed"]
     assert kept.startswith("BG/NBD kept of 2026-03-30: a parameter runs away")
 

@@ -69,7 +69,9 @@ _NOBODYS = {
     "creates_contacts",
     "int_spend.record_key",
 }
-_COUNTS = re.compile(r"^customers_|_customers$|_customers_|^customer_growth|customers$|^cost_per_")
+_COUNTS = re.compile(
+    r"^customers_|_customers$|_customers_|^customer_growth|customers$|^cost_per_|_per_customer"
+)
 
 
 def _people_columns(columns: set[str]) -> set[str]:

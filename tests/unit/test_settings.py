@@ -183,6 +183,32 @@ def test_dbt_gets_the_segments_that_are_on_with_the_tools_that_are_connected(loa
     assert values["segments"][0]["initial"] == "hold"
     assert values["segments"][0]["requires"] == ["birthday"]
     assert values["segments"][0]["min_stay_days"] == 7
+    assert values["segments"][0]["contact"] is False
+    assert values["segments"][0]["send_on"] is None
+
+
+def test_dbt_gets_the_caps_of_contact_pressure(load: Load) -> None:
+    settings = load(
+        model="contact_pressure: {per_week: 3}\n",
+        segments=SEGMENT + "    contact: true\n    priority: 7\n"
+        "    send_window: {weekdays: [tue, thu]}\n",
+        destinations="listmonk:\n",
+    )
+    values = settings.dbt_vars()
+    assert values["contact_pressure"] == {"at_once": None, "per_week": 3}
+    (segment,) = values["segments"]
+    assert (segment["contact"], segment["priority"]) == (True, 7)
+    assert segment["send_on"] == ["tue", "thu"]
+    values = load(model="{}\n").dbt_vars()
+    assert values["contact_pressure"] == {"at_once": None, "per_week": None}
+
+
+def test_no_segment_has_the_key_of_the_global_holdout(load: Load) -> None:
+    message = _message(load, segments=SEGMENT.replace("buyers:", "global_holdout:"))
+    assert "segments: found" in message
+    assert "key 'global_holdout' names the global holdout; use another" in message
+    macro = (repository_root() / "dbt_project/macros/holdout.sql").read_text()
+    assert f"'{module.GLOBAL_HOLDOUT}'" in macro
 
 
 def test_dbt_refuses_to_send_what_the_settings_refuse() -> None:
@@ -299,6 +325,21 @@ def test_a_folder_without_sources_says_what_to_set(load: Load, tmp_path: Path) -
             "Allowed: hubspot, till, woocommerce.",
         ),
         ("retention", "lead_days: 0", "1: lead_days: found 0: Input should be greater than"),
+        (
+            "model",
+            "contact_pressure:\n  at_once: 0",
+            "2: contact_pressure.at_once: found 0: Input should be greater than",
+        ),
+        (
+            "model",
+            "contact_pressure: {per_day: 1}",
+            "1: contact_pressure.per_day: unknown key. Allowed here: at_once, per_week.",
+        ),
+        (
+            "model",
+            "holdout_lift_min_customers: 5",
+            "1: holdout_lift_min_customers: found 5: Input should be greater than",
+        ),
         ("model", "- refund_policy", "1: must hold keys and values, found list."),
         ("model", "refund_policy: [net", "1: not valid YAML: expected"),
         ("model", "a: 1\n\tb: 2", "2: not valid YAML: found character '\\t'"),
@@ -358,6 +399,14 @@ def _segment(**changes: Any) -> str:
         ),
         ({"requires": ["birthday", "f(x)"]}, "'f(x)' is no column of customer_360."),
         ({"min_stay_days": -1}, "segments.buyers.min_stay_days: found -1: Input should be"),
+        (
+            {"send_window": {"weekdays": ["monday"]}},
+            "segments.buyers.send_window.weekdays.0: found 'monday': Input should be 'mon', 'tue',",
+        ),
+        (
+            {"send_window": {"weekdays": []}},
+            "segments.buyers.send_window.weekdays: found []: List should have at least 1 item",
+        ),
         ({"holdout_percent": 60}, "segments.buyers.holdout_percent: found 60: Input should be"),
         ({"initial": "send"}, "segments.buyers.initial: found 'send': Input should be 'allow' or"),
         ({"destination": ["listmonk"]}, "segments.buyers.destination: unknown key. Allowed here:"),

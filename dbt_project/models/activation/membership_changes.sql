@@ -8,6 +8,11 @@ desired_members as (
     select * from {{ ref('desired_members') }}
 ),
 
+squeezed_out as (
+    select * from desired_members
+    where suppressed_because in ('contact_pressure_at_once', 'contact_pressure_per_week')
+),
+
 segment_members as (
     select * from {{ ref('segment_members') }}
 ),
@@ -106,6 +111,7 @@ leaving as (
             when configured_audiences.audience is null then 'segment_removed'
             when segment_members.customer_id is null then 'left_segment'
             when segment_members.is_holdout then 'holdout'
+            when squeezed_out.customer_id is not null then squeezed_out.suppressed_because
             else 'address_changed'
         end as reason,
         coalesce(addresses.is_contactable, false) as is_contactable
@@ -126,6 +132,13 @@ leaving as (
             delivered_members.segment = segment_members.segment
             and coalesce(addresses.customer_id, delivered_members.customer_id)
             = segment_members.customer_id
+    left join squeezed_out
+        on
+            delivered_members.destination = squeezed_out.destination
+            and delivered_members.audience = squeezed_out.audience
+            and delivered_members.segment = squeezed_out.segment
+            and coalesce(addresses.customer_id, delivered_members.customer_id)
+            = squeezed_out.customer_id
     left join destinations on delivered_members.destination = destinations.destination
     where
         (delivered_members.is_member or delivered_members.in_doubt)

@@ -252,6 +252,22 @@ create table if not exists history.segment_membership_changes (
     primary key (as_of_date, segment, customer_id)
 );
 
+-- Who was drawn into which arm of a segment when they entered it, contactable. The draw holds as long
+-- as the stay in the segment, or the salt. One row per as-of day, segment and customer.
+create table if not exists history.holdout_draws (
+    as_of_date date not null,  -- the day that was computed
+    segment text not null,  -- key of the segment in segments.yml, or global_holdout
+    customer_id text not null,  -- as in marts.customers
+    -- the as-of day of the draw; before as_of_date where the customer it was made for became part
+    -- of this one
+    drawn_on date not null,
+    is_holdout boolean not null,  -- true: gets nothing; false: is treated
+    holdout_percent numeric(9, 4) not null,  -- the share that was held out at the draw
+    salt text not null,  -- holdout_salt at the draw; another salt draws anew
+    publication_id bigint,  -- null: written by a backfill
+    primary key (as_of_date, segment, customer_id)
+);
+
 -- The as-of day's row of kpi_daily as each night knew it: later orders, refunds and merges change
 -- kpi_daily, but not this. One row per as-of day.
 create table if not exists history.kpi_daily (

@@ -112,6 +112,17 @@ REQUIRED_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "churn_rate",
         "churn_alarm",
     ),
+    "kpi_holdout_lift": (
+        "segment",
+        "holdout_percent",
+        "treated_customers",
+        "holdout_customers",
+        "expected_holdout_customers",
+        "conversion_rate_difference",
+        "conversion_rate_difference_low",
+        "conversion_rate_difference_high",
+        "revenue_per_customer_difference",
+    ),
     "history_stage_changes": ("as_of_date", "customer_id", "from_stage", "to_stage"),
     "history_kpi_daily": ("as_of_date", "orders", "revenue"),
 }
@@ -134,6 +145,7 @@ def suites(settings: Settings, facts: MartsFacts) -> list[TableSuite]:
         "segment_members": marts_segments.segment_members,
         "customer_360": marts_segments.customer_360,
         "kpi_daily": marts_lifecycle.kpi_daily,
+        "kpi_holdout_lift": marts_segments.kpi_holdout_lift,
         "history_stage_changes": marts_lifecycle.stage_changes,
         "history_kpi_daily": marts_lifecycle.kpi_history,
     }

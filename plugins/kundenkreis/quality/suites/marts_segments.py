@@ -290,7 +290,7 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         yield rule(
             "segment_members",
             "holdout_kept",
-            "Who stays in a segment, contactable, stays held out or not, as drawn at entry.",
+            "Who stays in a segment stays held out or not, as drawn at entry.",
             f"""
                 select member.segment, member.customer_id from {members} as member
                 inner join marts.segment_members as published
@@ -298,13 +298,42 @@ def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     and published.customer_id = member.customer_id
                     and published.member_since = member.member_since
                 where published.is_holdout <> member.is_holdout
-                    and published.is_contactable and member.is_contactable
+                    and (published.is_contactable or published.is_holdout)
             """,
             severity="warning",
             limit="no change while a membership lasts",
             action="Comparisons with the holdout lose their meaning. Expected after holdout_salt "
-            "or a holdout_percent was changed.",
+            "was changed, the global holdout switched on or off, or customers merged; otherwise "
+            "look at the model int_holdout_draws.",
         )
+
+
+def kpi_holdout_lift(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
+    """The comparison with the holdouts: is it one of people drawn by chance?"""
+    yield key("kpi_holdout_lift", facts, "segment")
+    # Four standard deviations, as above. Kohavi, Tang and Xu, Trustworthy Online Controlled
+    # Experiments (2020), chapter 21: a sample ratio mismatch makes every other figure worthless.
+    mismatched = f"""
+        select segment, treated_customers, holdout_customers, expected_holdout_customers
+        from {facts.schema}.kpi_holdout_lift
+        where treated_customers + holdout_customers >= {limits.HOLDOUT_MIN_MEMBERS}
+            and abs(holdout_customers - expected_holdout_customers)
+            > 4 * sqrt(expected_holdout_customers * (1 - holdout_percent / 100))
+    """
+    yield rule(
+        "kpi_holdout_lift",
+        "sample_ratio",
+        "Of all who were drawn for a comparison, as many were held out as were to be.",
+        mismatched,
+        severity="warning",
+        limit="holdout_percent of those who were drawn, within four standard deviations",
+        action="Do not read the lift of these segments: their arms are not alike (sample ratio "
+        "mismatch). Look in history.holdout_draws who is missing in one arm, and whether erasures "
+        "or merges took more from one than from the other.",
+        measure="select string_agg(segment || ': ' || holdout_customers || ' of ' || "
+        "treated_customers + holdout_customers || ', expected ' || "
+        f"round(expected_holdout_customers), '; ') from ({mismatched}) as t",
+    )
 
 
 def _no_holdout_delivered(facts: MartsFacts) -> Iterator[Any]:
