@@ -409,6 +409,17 @@ def test_the_queries_of_the_lifecycle_page_run(landed: str) -> None:
     )
 
 
+def test_the_queries_of_the_segments_page_run(landed: str) -> None:
+    page = (repository_root() / "docs" / "segments.md").read_text(encoding="utf-8")
+    queries = re.findall(r"^```sql\n(.*?)^```", page, re.M | re.S)
+    # The third reads the plan, of which nothing was built here.
+    of_marts = [text for text in queries if "activation." not in text]
+    assert len(of_marts) == len(queries) - 1 == 2
+    for text in of_marts:
+        # Nobody was held out, and no night was published.
+        assert query(landed, text.replace("marts.", f"{MARTS}.")) == []
+
+
 def _publish_history(dsn: str) -> None:
     """What publish does with the history_* models, without the views."""
     with psycopg.connect(dsn) as connection:
