@@ -30,6 +30,7 @@ from tests.compose_file import (
 
 ROOT = repository_root()
 PROFILES = [frozenset(), frozenset({"demo"}), frozenset({"celery", "flower"})]
+NAMES = ["-".join(sorted(profiles)) or "none" for profiles in PROFILES]
 ALL = frozenset({"demo", "celery", "flower"})
 TEXT = FILE.read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -61,7 +62,7 @@ def services(secrets: dict[str, str]) -> dict[str, dict[str, Any]]:
 # The file
 
 
-@pytest.mark.parametrize("profiles", PROFILES, ids=lambda profiles: "-".join(profiles) or "none")
+@pytest.mark.parametrize("profiles", PROFILES, ids=NAMES)
 def test_the_file_keeps_to_the_compose_specification(
     profiles: frozenset[str], secrets: dict[str, str]
 ) -> None:
@@ -89,7 +90,7 @@ def _docker_compose() -> list[str]:
     return [docker, "compose"]
 
 
-@pytest.mark.parametrize("profiles", PROFILES, ids=lambda profiles: "-".join(profiles) or "none")
+@pytest.mark.parametrize("profiles", PROFILES, ids=NAMES)
 def test_docker_compose_reads_the_file_as_this_test_does(
     profiles: frozenset[str], secrets: dict[str, str]
 ) -> None:
