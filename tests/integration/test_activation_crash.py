@@ -112,9 +112,15 @@ def test_a_killed_delivery_ends_in_the_same_audience(
 def test_a_delivery_killed_while_it_reads_the_contacts_again(
     story: Callable[..., Story], failpoint: str
 ) -> None:
-    told = story("mailchimp", failpoint, long_delivery=True)
-    assert told.deliver(failpoint) == -signal.SIGKILL
-    finish(told)
+    # On a busy machine the delivery may be through before it has read: then there is another.
+    for attempt in range(5):
+        told = story("mailchimp", f"{failpoint} {attempt}", long_delivery=True)
+        code = told.deliver(failpoint)
+        finish(told)
+        if code == -signal.SIGKILL:
+            return
+        assert code == 0
+    pytest.fail("no delivery got as far as that")
 
 
 @pytest.mark.parametrize("failpoint", WITH_JOBS)

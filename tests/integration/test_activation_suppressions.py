@@ -30,12 +30,15 @@ LATE = PEOPLE[-1]
 class BusyTool(MemoryTool):
     """Reads its contacts a second time only once two batches went on meanwhile.
 
-    By then the last of the people has left. fails: that second reading ends with an error.
+    By then the last of the people has left. is_long: there is a second reading. fails: it ends with
+    an error.
     """
 
+    is_long: bool = True
     fails: bool = False
     reads: int = 0
     batches_beside: int = 0
+    begun: threading.Event = field(default_factory=threading.Event)
     went_on: threading.Event = field(default_factory=threading.Event)
     was_read: threading.Event = field(default_factory=threading.Event)
 
@@ -44,6 +47,7 @@ class BusyTool(MemoryTool):
         if self.reads == 1:
             yield from self._pages()
             return
+        self.begun.set()
         assert self.went_on.wait(20), "the stream stopped for the reading"
         if self.fails:
             self.was_read.set()
@@ -56,13 +60,14 @@ class BusyTool(MemoryTool):
         yield from MemoryTool.read_subscriber_states(self, frozenset())
 
     def deliver(self, batch: Batch) -> list[Outcome]:
-        if self.reads > 1:
+        if self.is_long:
+            assert self.begun.wait(20), "nothing is read again"
             self.batches_beside += 1
         if self.batches_beside == 2:
             self.went_on.set()
         if self.batches_beside > 2:
             self.was_read.wait(20)
-            time.sleep(0.05)  # what was read is on its way into the warehouse
+            time.sleep(0.3)  # what was read is on its way into the warehouse
         return MemoryTool.deliver(self, batch)
 
 
@@ -112,7 +117,7 @@ def test_who_leaves_during_a_long_delivery_joins_nothing_any_more(dsn: str) -> N
 
 
 def test_a_short_delivery_reads_once(dsn: str) -> None:
-    tool = BusyTool(states=dict.fromkeys(PEOPLE, "subscribed"))
+    tool = BusyTool(states=dict.fromkeys(PEOPLE, "subscribed"), is_long=False)
 
     deliver(dsn, tool, minutes=15)
 

@@ -194,6 +194,9 @@ def _held_by(connection: psycopg.Connection, other: str) -> Publication:
 
 # A withdrawal or a complaint speaks for the person, a bounce for its address: what the colour taken
 # back knows of them, and what the email tools have said since.
+_COMPARED = frozenset(
+    {"customer_id", "channel", "address", "is_contactable", "is_preferred", "reason", "evidence_at"}
+)
 _WITHDRAWN = """
 create temporary table withdrawn_since on commit drop as
 select restored.customer_id, restored.channel, restored.address, min(facts.reason) as reason
@@ -266,7 +269,8 @@ def _replay_withdrawals(connection: psycopg.Connection, taken_back: str, restore
         How many customers.
     """
     tables = columns_of(connection, restored)
-    if "contactability" not in tables or "contactability" not in columns_of(connection, taken_back):
+    verdicts = (tables, columns_of(connection, taken_back))
+    if not all(set(columns.get("contactability", ())) >= _COMPARED for columns in verdicts):
         return 0
     schemas = {"restored": sql.Identifier(restored), "taken_back": sql.Identifier(taken_back)}
     connection.execute(sql.SQL(_WITHDRAWN).format(**schemas))
