@@ -132,7 +132,8 @@ with DAG(
             )
             for destination, system in settings.destinations.items()
         }
-    with TaskGroup("reconcile", tooltip="What the tools say they hold") as reconcile:
+    held = FindHeldOperator(task_id="held", publication_id=publication_id)
+    with TaskGroup("reconcile", tooltip="What the tools say they hold"):
         for destination, delivery in deliveries.items():
             check = ReconcileOperator(
                 task_id=destination,
@@ -140,10 +141,8 @@ with DAG(
                 publication_id=publication_id,
                 pool=pool_of(settings.destinations[destination]),
             )
-            plan >> delivery >> check >> report
+            plan >> delivery >> check >> [report, held]
 
-    held = FindHeldOperator(task_id="held", publication_id=publication_id)
-    reconcile >> held
     # One pair of tasks per held segment: each goes out as soon as it is approved.
     held_segments = task_group(group_id="held_segments", prefix_group_id=False)(ask_and_deliver)
     held_segments.expand(question=held.output)
