@@ -110,7 +110,8 @@ def _wait_for_success(stack: Stack, run_id: str, seconds: float = 420) -> None:
         told = f"{state}: {_tasks(stack, run_id)}\n{stack.log('scheduler')}"
         assert state != "failed" and time.monotonic() < deadline, told
         time.sleep(1)
-    assert set(_tasks(stack, run_id).values()) == {"success"}
+    others = {task for task, state in _tasks(stack, run_id).items() if state != "success"}
+    assert others <= {"approve", "deliver_held"}  # nothing was held, so nobody is asked
 
 
 def test_every_service_starts_and_its_health_check_passes(stack: Stack) -> None:
