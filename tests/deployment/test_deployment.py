@@ -18,7 +18,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from kundenkreis.settings import load_settings
+from kundenkreis.settings import home, load_settings
 from kundenkreis.warehouse import embedded
 from kundenkreis.warehouse.embedded import EmbeddedServer
 from tests.compose_file import read_environment_file
@@ -43,7 +43,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     script = ROOT / "deploy" / "create_secrets.py"
     subprocess.run([sys.executable, str(script), str(file)], check=True, capture_output=True)
     stack = Stack(folder, read_environment_file(file))
-    server = EmbeddedServer(folder / "postgres")
+    # Not below pytest's folder, which another session of pytest closes to the server's user.
+    server = EmbeddedServer(home() / "deployment_postgres")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "SUPERUSER", "postgres")  # as the image names it
         patch.setattr(embedded, "DATABASES", ())
