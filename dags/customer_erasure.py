@@ -10,12 +10,11 @@ address, which Airflow would keep: `kundenkreis erase` takes one. It cannot be u
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from kundenkreis.operators import EraseOperator
+from kundenkreis.operators import EraseOperator, task_defaults
 from kundenkreis.settings import load_settings
 
 with DAG(
@@ -36,12 +35,6 @@ with DAG(
             description="As in marts.customers; empty: go on with pending erasures.",
         )
     },
-    default_args={
-        "owner": "data-engineering",
-        "retries": int(os.environ.get("KUNDENKREIS_TASK_RETRIES", "2")),
-        "retry_delay": timedelta(minutes=2),
-        "retry_exponential_backoff": True,
-        "execution_timeout": timedelta(hours=3),
-    },
+    default_args=task_defaults(),
 ) as dag:
     EraseOperator(task_id="erase")

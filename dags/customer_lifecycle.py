@@ -28,7 +28,6 @@ what follows it is always safe.
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, task_group
@@ -50,6 +49,7 @@ from kundenkreis.operators import (
     ask_and_deliver,
     asset,
     night_alerts,
+    task_defaults,
 )
 from kundenkreis.pools import pool_of
 from kundenkreis.settings import load_settings
@@ -77,13 +77,7 @@ with DAG(
             description="The day to compute; empty means the day before the run.",
         )
     },
-    default_args={
-        "owner": "data-engineering",
-        "retries": int(os.environ.get("KUNDENKREIS_TASK_RETRIES", "2")),
-        "retry_delay": timedelta(minutes=2),
-        "retry_exponential_backoff": True,
-        "execution_timeout": timedelta(hours=3),
-    },
+    default_args=task_defaults(),
 ) as dag:
     with TaskGroup("extract", tooltip="Everything that is read from outside") as extract:
         for source, system in settings.sources.items():

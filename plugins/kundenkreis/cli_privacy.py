@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from kundenkreis.cli_support import (
     AsJson,
@@ -25,6 +24,7 @@ from kundenkreis.cli_support import (
     use_sandbox_if_nothing_else,
 )
 from kundenkreis.errors import KundenkreisError
+from kundenkreis.terminal import new_table
 
 erasures_app = typer.Typer(help="Erasures: their certificates, and going on with pending ones.")
 
@@ -104,7 +104,7 @@ def erasures_list(as_json: AsJson = False) -> None:
     if not found:
         console.print("Nobody was erased.")
         return
-    table = Table("id", "why", "when", "by", "state", "open", "addresses", "records", "orders")
+    table = new_table("id", "why", "when", "by", "state", "open", "addresses", "records", "orders")
     for one in found:
         waiting = [name for name, place in one.places.items() if place["state"] == "pending"]
         table.add_row(
@@ -217,7 +217,7 @@ def retention(
     if as_json:
         print_json(found)
         return
-    table = Table("what", "rows due" if dry_run else "rows removed or emptied")
+    table = new_table("what", "rows due" if dry_run else "rows removed or emptied")
     for name, rows in found.items():
         table.add_row(name.replace("_", " "), f"{rows:,}")
     console.print(table)
@@ -284,7 +284,7 @@ def _print_preview(found: Mapping[str, Any], as_json: bool) -> None:
         return
     sizes = ", ".join(f"{found[name]} {name}" for name in ("customers", "addresses", "records"))
     console.print(f"{sizes}; {found['orders']} orders stay, as nobody's.", highlight=False)
-    table = Table("place", "table", "rows")
+    table = new_table("place", "table", "rows")
     for place, tables in found["places"].items():
         for name, rows in tables.items():
             table.add_row(place, name, f"{rows:,}")
@@ -301,7 +301,7 @@ def _print_certificate(found: Any, as_json: bool) -> None:
         f"Erasure {found.erasure_id} is {found.state}; {found.orders} orders stay, as nobody's.",
         highlight=False,
     )
-    table = Table("place", "state", "rows", "outcome")
+    table = new_table("place", "state", "rows", "outcome")
     for name, place in found.places.items():
         outcome = place["outcome"] or place["last_error"] or ""
         table.add_row(name, place["state"], f"{sum(place['rows'].values()):,}", outcome)

@@ -156,8 +156,8 @@ def segment(run: RunContext, schema: str) -> Summary:
 
     try:
         counts = _dbt_build(run, schema, "tag:segment", builds.variables_of(run.dsn, schema))
-    except TransformError as error:
-        _name_broken_segment(run, schema, error)
+    except TransformError:
+        _name_broken_segment(run, schema)
         raise
     return {"schema_name": schema, "dbt": counts}
 
@@ -415,29 +415,16 @@ def _quarantine_rejected(run: RunContext, schema: str) -> int:
     return rejected
 
 
-def _name_broken_segment(run: RunContext, schema: str, error: Exception) -> None:
+def _name_broken_segment(run: RunContext, schema: str) -> None:
     """A wrong `where` or `requires` fails the whole model; say which segment's it is.
 
     Raises:
         ConfigError: names the file, the segment and the database's message.
     """
-    import psycopg
-
-    from kundenkreis.errors import ConfigError
-    from kundenkreis.redaction import first_lines
+    from kundenkreis.segment_conditions import refuse_broken
     from kundenkreis.warehouse.connection import connect
 
     with connect(run.dsn, autocommit=True) as connection:
-        for key, definition in run.settings.active_segments.items():
-            parts = [("where", definition.where)]
-            parts += [("requires", f"{column} is not null") for column in definition.requires]
-            for name, condition in parts:
-                query = f"select 1 from {schema}.customer_360 where ({condition}) limit 0"
-                try:
-                    connection.execute(query.encode())
-                except psycopg.Error as problem:
-                    raise ConfigError(
-                        f"{run.settings.folder / 'segments.yml'}: segment '{key}': {name}: "
-                        f"{first_lines(str(problem), 1)}. It may use the columns of customer_360; "
-                        "docs/data_model.md lists them."
-                    ) from error
+        for key, segment in run.settings.active_segments.items():
+            relation = f"{schema}.customer_360"
+            refuse_broken(connection, run.settings, key, segment, relation, evaluate=False)

@@ -14,12 +14,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from kundenkreis.errors import ConfigError, KundenkreisError
-from kundenkreis.redaction import first_lines
+from kundenkreis.errors import KundenkreisError
+from kundenkreis.segment_conditions import refuse_broken
 from kundenkreis.settings import GLOBAL_HOLDOUT, Segment, Settings
 from kundenkreis.warehouse.connection import connect
 from kundenkreis.warehouse.privacy import require_unmasked
 from kundenkreis.warehouse.publish import current_publication
+
+_WIDE = "marts.customer_360"
 
 # The customer's number from 0 up to 100, as macro `percent_bucket` draws it.
 _BUCKET = """
@@ -87,14 +89,7 @@ where
 # Who entered within the last `min_stay_days` and has not left since.
 _STAYS = """
 customer_id in (
-    select newest.customer_id
-    from (
-        select distinct on (customer_id) customer_id, change, as_of_date
-        from history.segment_membership_changes
-        where segment = {segment} and as_of_date <= {as_of_date}
-        order by customer_id, as_of_date desc
-    ) as newest
-    where newest.change = 'entered' and newest.as_of_date > {as_of_date} - {days}
+    select stays.customer_id from stays where stays.member_since > {as_of_date} - {days}
 )
 """
 
@@ -261,7 +256,7 @@ def _evaluate(
         " on commit drop"
     )
     for key, segment in segments.items():
-        _check(connection, settings, key, segment)
+        refuse_broken(connection, settings, key, segment, _WIDE, evaluate=True)
         connection.execute(_members_query(settings, key, segment, published.as_of_date))
     connection.execute("analyze previewed_members")
     return {
@@ -275,7 +270,6 @@ def _members_query(settings: Settings, key: str, segment: Segment, as_of_date: A
     stays: sql.Composable = sql.SQL("false")
     if segment.min_stay_days:
         stays = sql.SQL(_STAYS).format(
-            segment=sql.Literal(key),
             as_of_date=sql.Literal(as_of_date),
             days=sql.Literal(segment.min_stay_days),
         )
@@ -308,24 +302,6 @@ def _has_required(columns: Iterable[str]) -> sql.Composable:
         for column in columns
     ]
     return sql.SQL(" and ").join(conditions) if conditions else sql.SQL("true")
-
-
-def _check(connection: psycopg.Connection, settings: Settings, key: str, segment: Segment) -> None:
-    """Raise with the segment's name where PostgreSQL does not take its SQL."""
-    parts = [("where", segment.where)]
-    parts += [("requires", f"{column} is not null") for column in segment.requires]
-    for name, condition in parts:
-        try:
-            with connection.transaction():
-                # Evaluated, not only parsed: a division by nought shows on a row.
-                query = f"select count(*) from marts.customer_360 where ({condition})"
-                connection.execute(query.encode())
-        except psycopg.Error as problem:
-            raise ConfigError(
-                f"{settings.folder / 'segments.yml'}: segment '{key}': {name}: "
-                f"{first_lines(str(problem), 1)}. It may use the columns of customer_360; "
-                "docs/data_model.md lists them."
-            ) from None
 
 
 def _targets(settings: Settings, segments: Mapping[str, Segment]) -> dict[str, list[str]]:

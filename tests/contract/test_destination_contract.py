@@ -38,6 +38,7 @@ from tests.contract.destination_tools import (
     poll_until_done,
     unique,
 )
+from tests.vendor_specifications import require_specifications
 
 FOREIGN = {*FOREIGN_LISTS, *FOREIGN_TAGS, *FOREIGN_KLAVIYO_LISTS}
 GREETING = "Zoë 🎉 李"
@@ -666,7 +667,7 @@ class TestEverythingThatWasSent:
         assert not any("email" in keys_of(sent.body) for sent in imports)
 
     def test_bodies_fit_the_vendors_published_schema(self, recorders: dict[str, Recorder]) -> None:
-        vendor_schemas.require_specifications()
+        require_specifications()
         for recorder in recorders.values():
             checked = 0
             for sent in writes(recorder):
@@ -732,7 +733,7 @@ GOOD_AND_BAD = [
 def test_the_validator_refuses_a_wrong_body(
     vendor: str, method: str, path: str, good: Any, bad: Any
 ) -> None:
-    vendor_schemas.require_specifications()
+    require_specifications()
 
     assert vendor_schemas.faults(vendor, method, path, good) == []
     assert vendor_schemas.faults(vendor, method, path, bad) != []

@@ -7,32 +7,22 @@ schema does not name, so that a typing error shows.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
 from jsonschema import Draft4Validator, Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
+
+from tests.vendor_specifications import specification
 
 Schema = dict[str, Any]
 Operation = tuple[str, str]
 """Method and path template."""
 Check = Callable[[Any], list[tuple[Any, Any]]]
 """Which validator looks at which part of a body."""
-
-
-def require_specifications() -> None:
-    """Skip the test where the vendors' files are not there."""
-    folder = os.environ.get("KUNDENKREIS_SHARED", "")
-    if not folder or not (Path(folder) / "specs").is_dir():
-        pytest.skip("KUNDENKREIS_SHARED does not name a folder with the vendors' specs/")
 
 
 def faults(vendor: str, method: str, path: str, body: Any) -> list[str]:
@@ -71,16 +61,6 @@ def _closed(schema: Schema) -> Schema:
     return {"anyOf": [{"type": "null"}, schema]} if schema.pop("nullable", False) else schema
 
 
-def _load(name: str) -> Any:
-    text = (Path(os.environ["KUNDENKREIS_SHARED"]) / "specs" / name).read_text(encoding="utf-8")
-    if name.endswith(".json"):
-        return json.loads(text)
-    return yaml.load(text, _YamlLoader)  # noqa: S506 (a safe one)
-
-
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def _references(document: Any, media_type: str) -> dict[Operation, str]:
     """The component that each operation of an OpenAPI 3 document takes."""
     found: dict[Operation, str] = {}
@@ -96,7 +76,7 @@ def _references(document: Any, media_type: str) -> dict[Operation, str]:
 
 @cache
 def _klaviyo() -> dict[Operation, Check]:
-    document = _load("klaviyo/stable.json")
+    document = specification("klaviyo/stable.json")
     schemas = document["components"]["schemas"]
     closed = {"components": {"schemas": {name: _closed(one) for name, one in schemas.items()}}}
     resource = Resource(contents=closed, specification=DRAFT202012)
@@ -109,7 +89,7 @@ def _klaviyo() -> dict[Operation, Check]:
 
 @cache
 def _listmonk() -> dict[Operation, Check]:
-    document = _load("listmonk/collections.yaml")
+    document = specification("listmonk/collections.yaml")
     schemas = document["components"]["schemas"]
     # A slip of the file: "integer" with "items".
     schemas["SubscriberQueryRequest"]["properties"]["target_list_ids"]["type"] = "array"
@@ -125,7 +105,9 @@ def _listmonk() -> dict[Operation, Check]:
 def _mailchimp() -> dict[Operation, Check]:
     schemas: dict[Operation, Schema] = {}
     for part in ("lists", "members", "segments"):
-        for path, methods in _load(f"mailchimp/mailchimp-{part}-api-openapi.yml")["paths"].items():
+        for path, methods in specification(f"mailchimp/mailchimp-{part}-api-openapi.yml")[
+            "paths"
+        ].items():
             for method in methods.keys() & {"post", "put", "patch"}:
                 for parameter in methods[method]["parameters"]:
                     if parameter["in"] == "body":

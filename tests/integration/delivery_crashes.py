@@ -361,3 +361,22 @@ _CHANGES: dict[str, Callable[[dict[str, Any], dict[str, str]], list[Change]]] = 
     "listmonk": _listmonk_changes,
     "mailchimp": _mailchimp_changes,
 }
+
+
+def begin(dsn: str, vendor: str, sandbox: Handle, case: str, **options: Any) -> Story:
+    """Eight known contacts, one of whom has withdrawn, and two new ones join an audience."""
+    case = re.sub(r"\W|_", "-", case)
+    known = subscribed(vendor, sandbox)[:8]
+    new = [f"new{number}-{case}@neukunde.de" for number in range(2)]
+    story = Story(dsn, vendor, sandbox, f"Champions {case}", known, new, **options)
+    story.begin()
+    return story
+
+
+def finish(story: Story) -> None:
+    """Run again; one more person withdraws meanwhile and leaves with the next plan."""
+    story.withdraw(story.known[1])
+    assert story.deliver() == 0
+    story.leave()
+    assert story.deliver(publication=2) == 0
+    story.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -18,6 +17,8 @@ from sandbox.testing import Handle, running_sandbox
 from tests.integration.activation_warehouse import SHOP_TOOLS, bare_plan, plan_by_hand
 from tests.integration.delivery_crashes import (
     Story,
+    begin,
+    finish,
     resolver,
     settings,
     subscribed,
@@ -76,26 +77,12 @@ def dsn(module_warehouse_dsn: str) -> str:
 
 @pytest.fixture
 def story(dsn: str, sandbox: Handle) -> Callable[..., Story]:
-    """Eight known contacts, one of whom has withdrawn, and two new ones join an audience."""
+    """`begin` on this warehouse and sandbox: takes the vendor and the case."""
 
-    def begin(vendor: str, case: str, **options: Any) -> Story:
-        case = re.sub(r"\W|_", "-", case)
-        known = subscribed(vendor, sandbox)[:8]
-        new = [f"new{number}-{case}@neukunde.de" for number in range(2)]
-        begun = Story(dsn, vendor, sandbox, f"Champions {case}", known, new, **options)
-        begun.begin()
-        return begun
+    def begun(vendor: str, case: str, **options: Any) -> Story:
+        return begin(dsn, vendor, sandbox, case, **options)
 
-    return begin
-
-
-def finish(story: Story) -> None:
-    """Run again; one more person withdraws meanwhile and leaves with the next plan."""
-    story.withdraw(story.known[1])
-    assert story.deliver() == 0
-    story.leave()
-    assert story.deliver(publication=2) == 0
-    story.check()
+    return begun
 
 
 @pytest.mark.parametrize("vendor", ["listmonk", "mailchimp"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Iterator
 from datetime import date
@@ -13,7 +12,7 @@ import pytest
 
 from sandbox.testing import Handle, running_sandbox
 from tests.integration.activation_warehouse import bare_plan
-from tests.integration.delivery_crashes import Story, subscribed
+from tests.integration.delivery_crashes import Story, begin, finish
 
 pytestmark = pytest.mark.integration
 
@@ -31,24 +30,10 @@ def dsn(module_warehouse_dsn: str) -> str:
     return module_warehouse_dsn
 
 
-def begin(dsn: str, sandbox: Handle, case: str) -> Story:
-    """Eight known contacts, one of whom has withdrawn, and two new ones join a list."""
-    case = re.sub(r"\W|_", "-", case)
+def begin_anew(dsn: str, sandbox: Handle, case: str) -> Story:
+    """As `begin`, with jobs as the sandbox has them by itself."""
     sandbox.jobs()
-    known = subscribed("klaviyo", sandbox)[:8]
-    new = [f"new{number}-{case}@neukunde.de" for number in range(2)]
-    story = Story(dsn, "klaviyo", sandbox, f"Champions {case}", known, new)
-    story.begin()
-    return story
-
-
-def finish(story: Story) -> None:
-    """Run again; one more person withdraws meanwhile and leaves with the next plan."""
-    story.withdraw(story.known[1])
-    assert story.deliver() == 0
-    story.leave()
-    assert story.deliver(publication=2) == 0
-    story.check()
+    return begin(dsn, "klaviyo", sandbox, case)
 
 
 def imports(story: Story) -> list[dict[str, Any]]:
@@ -75,13 +60,13 @@ def imports(story: Story) -> list[dict[str, Any]]:
 def test_a_killed_delivery_asks_for_the_vendors_own_job(
     dsn: str, sandbox: Handle, failpoint: str
 ) -> None:
-    story = begin(dsn, sandbox, failpoint)
+    story = begin_anew(dsn, sandbox, failpoint)
     assert story.deliver(failpoint) == -signal.SIGKILL
     finish(story)
 
 
 def test_a_job_that_is_known_is_not_submitted_again(dsn: str, sandbox: Handle) -> None:
-    story = begin(dsn, sandbox, "once")
+    story = begin_anew(dsn, sandbox, "once")
     sandbox.jobs(polls=4)
     assert story.deliver("deliver.after_poll#2") == -signal.SIGKILL
     submitted = len(imports(story))
@@ -102,7 +87,7 @@ def test_a_job_that_is_known_is_not_submitted_again(dsn: str, sandbox: Handle) -
 def test_a_job_that_went_wrong_is_made_good_by_the_next_delivery(
     dsn: str, sandbox: Handle, end: str
 ) -> None:
-    story = begin(dsn, sandbox, end)
+    story = begin_anew(dsn, sandbox, end)
     sandbox.jobs(end=end)
     assert story.deliver() == 0
     sandbox.jobs()

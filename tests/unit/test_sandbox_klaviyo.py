@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from datetime import date
 from functools import cache
@@ -20,6 +18,7 @@ from sandbox.service import Sandbox
 from sandbox.testing import in_process
 from sandbox.tool_history import FOREIGN_KLAVIYO_LISTS, NEWSLETTER
 from sandbox.vendors.klaviyo import API_KEY, REVISION
+from tests.vendor_specifications import specification
 
 KEY = {"Authorization": f"Klaviyo-API-Key {API_KEY}", "revision": REVISION}
 IMPORTS = "/profile-bulk-import-jobs"
@@ -321,13 +320,8 @@ def test_the_state_survives_a_restart(tmp_path: Path) -> None:
         assert new_list(client, "Another") != vip
 
 
-@cache
 def published() -> Any:
-    folder = os.environ.get("KUNDENKREIS_SHARED")
-    path = Path(folder or ".") / "specs" / "klaviyo" / "stable.json"
-    if not folder or not path.exists():
-        pytest.skip("KUNDENKREIS_SHARED does not hold the vendors' specifications")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return specification("klaviyo/stable.json")
 
 
 def without_nullable(schema: Any) -> Any:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +18,7 @@ from sandbox.vendors.woocommerce import (
     CONSUMER_SECRET,
     signature_base,
 )
+from tests.vendor_specifications import specification
 
 SHOP = "http://testserver/woocommerce/wp-json/wc/v3"
 CRM = "/hubspot/crm/objects/2026-03"
@@ -209,16 +207,9 @@ def test_status_any_leaves_nothing_out_and_lists_can_be_filtered(client: Any) ->
     )
 
 
-def _shared(path: str) -> Path:
-    folder = os.environ.get("KUNDENKREIS_SHARED")
-    if not folder or not (Path(folder) / path).exists():
-        pytest.skip("KUNDENKREIS_SHARED does not hold the vendors' specifications")
-    return Path(folder) / path
-
-
 @pytest.mark.parametrize("name", ["orders", "customers", "refunds", "products"])
 def test_parameters_are_those_of_the_route_index(name: str) -> None:
-    index = json.loads(_shared("specs/woocommerce/wc-v3-routes.json").read_text())
+    index = specification("woocommerce/wc-v3-routes.json")
     endpoints = index["routes"][f"/wc/v3/{name}"]["endpoints"]
     arguments = next(e["args"] for e in endpoints if "GET" in e["methods"])
     assert arguments["per_page"]["maximum"] == 100

@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from datetime import date
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from jsonschema import Draft4Validator
 
 from sandbox.service import Sandbox
@@ -23,6 +19,7 @@ from sandbox.testing import in_process
 from sandbox.tool_history import FOREIGN_LISTS, FOREIGN_TAGS
 from sandbox.vendors.listmonk import API_TOKEN, API_USER
 from sandbox.vendors.mailchimp import API_KEY, LIST_ID, subscriber_hash
+from tests.vendor_specifications import specification
 
 LISTMONK = httpx.BasicAuth(API_USER, API_TOKEN)
 MAILCHIMP = httpx.BasicAuth("anything", API_KEY)
@@ -487,16 +484,6 @@ def test_mailchimp_merge_fields_can_be_made_once(client: httpx.Client) -> None:
 
 
 # The published specifications
-
-
-@cache
-def specification(name: str) -> Any:
-    folder = os.environ.get("KUNDENKREIS_SHARED")
-    path = Path(folder or ".") / "specs" / name
-    if not folder or not path.exists():
-        pytest.skip("KUNDENKREIS_SHARED does not hold the vendors' specifications")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 (a safe one)
 
 
 def mailchimp_schema(file: str, path: str, method: str) -> Any:

@@ -8,7 +8,17 @@ plan_rows as (
 ),
 
 memberships as (
-    select * from plan_rows
+    select
+        plan_row_id,
+        publication_id,
+        destination,
+        address,
+        audience,
+        segment,
+        operation,
+        status_reason as held_because,
+        payload_hash
+    from plan_rows
     where audience is not null
 ),
 
@@ -18,10 +28,11 @@ profiles as (
         plan_rows.plan_row_id,
         plan_rows.publication_id,
         plan_rows.destination,
+        plan_rows.address,
         memberships.audience,
         memberships.segment,
         plan_rows.operation,
-        memberships.status_reason,
+        memberships.held_because,
         plan_rows.payload_hash
     from plan_rows
     inner join memberships
@@ -29,6 +40,12 @@ profiles as (
             plan_rows.destination = memberships.destination
             and plan_rows.address = memberships.address
     where plan_rows.audience is null
+),
+
+held as (
+    select * from memberships
+    union all
+    select * from profiles
 ),
 
 final as (
@@ -39,20 +56,9 @@ final as (
         audience,
         segment,
         operation,
-        status_reason as held_because,
+        held_because,
         payload_hash
-    from memberships
-    union all
-    select
-        plan_row_id,
-        publication_id,
-        destination,
-        audience,
-        segment,
-        operation,
-        status_reason as held_because,
-        payload_hash
-    from profiles
+    from held
 )
 
 select * from final

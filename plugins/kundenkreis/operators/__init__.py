@@ -27,10 +27,12 @@ from kundenkreis.operators.night import (
     SegmentOperator,
     TransformOperator,
     asset,
+    task_defaults,
 )
 from kundenkreis.operators.privacy import EraseOperator
 
 __all__ = [
+    "task_defaults",
     "NightNotifier",
     "night_alerts",
     "ExtractOperator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -401,6 +402,17 @@ def _address(run: RunContext, system: Any) -> str | None:
     """The namespace of a vendor's system; None where it has no connection (files)."""
     connection = getattr(system, "connection", None)
     return None if connection is None else lineage.system(run.resolve(connection))
+
+
+def task_defaults() -> dict[str, Any]:
+    """What all tasks of our DAGs have in common; the environment may change the retries."""
+    return {
+        "owner": "data-engineering",
+        "retries": int(os.environ.get("KUNDENKREIS_TASK_RETRIES", "2")),
+        "retry_delay": timedelta(minutes=2),
+        "retry_exponential_backoff": True,
+        "execution_timeout": timedelta(hours=3),
+    }
 
 
 def asset(*path: str) -> Asset:

@@ -88,6 +88,17 @@ class AddressRows:
 
 RawRows = RecordRows | OrderRows | LinkRows | AddressRows
 
+_FILE_ORDERS = OrderRows(
+    key="order_key",
+    owner="customer_key",
+    no_owner=None,
+    address="email",
+    dated="ordered_at",
+    personal=(),
+    load="loaded_at",
+    source="source_name",
+)
+
 RAW_ROWS: Mapping[str, Mapping[str, RawRows]] = {
     "files": {
         "customers": RecordRows(
@@ -99,26 +110,8 @@ RAW_ROWS: Mapping[str, Mapping[str, RawRows]] = {
             link=("linked_source", "linked_customer_key"),
             number="phone",
         ),
-        "orders": OrderRows(
-            key="order_key",
-            owner="customer_key",
-            no_owner=None,
-            address="email",
-            dated="ordered_at",
-            personal=(),
-            load="loaded_at",
-            source="source_name",
-        ),
-        "order_lines": OrderRows(
-            key="order_key",
-            owner="customer_key",
-            no_owner=None,
-            address="email",
-            dated="ordered_at",
-            personal=(),
-            load="loaded_at",
-            source="source_name",
-        ),
+        "orders": _FILE_ORDERS,
+        "order_lines": _FILE_ORDERS,
         "consent_events": AddressRows(address="email", dated="occurred_at"),
     },
     "hubspot": {
