@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -70,6 +70,12 @@ GROWING = ("orders", "identity", "lifecycle", "value inputs")
 """The groups that grow with history, and should cost what changed."""
 
 
+# A night goes without the files that dbt writes about what it ran.
+_WRITES_ITS_FILES = {"DBT_WRITE_JSON": "true"}
+# https://docs.getdbt.com/reference/global-configs/indirect-selection: "empty" leaves tests out.
+_ONE_MODEL_AT_A_TIME = {"KUNDENKREIS_DBT_THREADS": "1", "DBT_INDIRECT_SELECTION": "empty"}
+
+
 @dataclass(frozen=True)
 class Node:
     """One model, seed or test that dbt ran.
@@ -110,7 +116,7 @@ class Night:
         return {node.name: node.schema for node in self.nodes if node.schema}
 
     def seconds_by_group(self) -> dict[str, float]:
-        """dbt's execution times, added up; models run side by side, so more than the wall time."""
+        """dbt's execution times, added up."""
         sums = dict.fromkeys([*GROUPS, "other models"], 0.0)
         groups = {name: group for group, names in GROUPS.items() for name in names}
         for node in self.nodes:
@@ -164,11 +170,11 @@ def run_context(dsn: str, as_of_date: date, settings: Settings) -> night.RunCont
 def build(run: night.RunContext) -> Night:
     """Run `transform`, `predict` and `segment`; nothing is published yet.
 
-    Data tests, which read everything every night, run by themselves afterwards: beside the models
-    they would take the cores of those that are measured.
+    Models are built one at a time, and data tests run by themselves afterwards: beside others a
+    model would be charged for the cores that they take.
     """
     tasks: dict[str, float] = {}
-    with _dbt_writes_its_files(), _without_data_tests():
+    with _environment({**_WRITES_ITS_FILES, **_ONE_MODEL_AT_A_TIME}):
         schema = _timed(tasks, "transform", lambda: night.transform(run))["schema_name"]
         nodes = last_dbt_nodes()
         _timed(tasks, "predict", lambda: night.predict(run, schema))
@@ -215,7 +221,7 @@ def gates(run: night.RunContext, schema: str) -> dict[str, dict[str, Any]]:
 def build_alone(run: night.RunContext, schema: str, models: Iterable[str]) -> tuple[Node, ...]:
     """Build some models in full into a colour that is not published, with nothing beside them."""
     variables = night_vars(run.settings, run.as_of_date, schema, publication_id=0, run_id="")
-    with _dbt_writes_its_files():
+    with _environment(_WRITES_ITS_FILES):
         run_dbt(
             "run",
             ["--full-refresh", "--select", *models],
@@ -224,19 +230,6 @@ def build_alone(run: night.RunContext, schema: str, models: Iterable[str]) -> tu
             progress=run.progress,
         )
         return last_dbt_nodes()
-
-
-@contextmanager
-def _without_data_tests() -> Iterator[None]:
-    """Let dbt build models only.
-
-    https://docs.getdbt.com/reference/global-configs/indirect-selection
-    """
-    os.environ["DBT_INDIRECT_SELECTION"] = "empty"
-    try:
-        yield
-    finally:
-        del os.environ["DBT_INDIRECT_SELECTION"]
 
 
 def _test(run: night.RunContext, schema: str) -> None:
@@ -265,16 +258,17 @@ def span_seconds(nodes: Iterable[Node]) -> float:
 
 
 @contextmanager
-def _dbt_writes_its_files() -> Iterator[None]:
-    """A night goes without them."""
-    before = os.environ.get("DBT_WRITE_JSON")
-    os.environ["DBT_WRITE_JSON"] = "true"
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ["DBT_WRITE_JSON"]
-        if before is not None:
-            os.environ["DBT_WRITE_JSON"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def last_dbt_nodes() -> tuple[Node, ...]:

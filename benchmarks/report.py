@@ -161,8 +161,9 @@ def _nights_text(part: dict[str, Any]) -> str:
     return (
         "Two colours are built by turns, and the first build of each is a full one. From the third "
         "night on a colour takes up what changed since it was built last: two nights' changes. "
-        "dbt's execution times per group of models, added up, within whole nights, whose data "
-        "tests run afterwards; the ratio is the slowest of these nights to the faster full build."
+        "dbt's execution times per group of models, added up, within whole nights that build one "
+        "model at a time and run their data tests afterwards, so that a model's time is its own; "
+        "the ratio is the slowest of these nights to the faster full build."
         if _later_nights(part)
         else "Too few nights were run to have one that is not the first of its colour."
     )
@@ -194,7 +195,7 @@ def _wall(part: dict[str, Any]) -> str:
     heads = [f"night {number}, s" for number in range(1, len(part["nights"]) + 1)]
     tasks = part["nights"][0]["tasks"]
     rows = [(task, *(_seconds(one["tasks"][task]) for one in part["nights"])) for task in tasks]
-    return "Wall times of the tasks:\n\n" + _table(("task", *heads), rows)
+    return "Wall times of the tasks, one model at a time:\n\n" + _table(("task", *heads), rows)
 
 
 def _night_ratio(part: dict[str, Any], group: str) -> float | None:

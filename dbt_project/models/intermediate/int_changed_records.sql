@@ -4,26 +4,31 @@
     'source': dbt.type_string(),
     'source_record_type': dbt.type_string(),
     'source_id': dbt.type_string(),
+    'is_visible': 'boolean',
 } -%}
 {%- set files -%}
     select
         customers.source,
         'customer' as source_record_type,
-        customers.customer_key as source_id
+        customers.customer_key as source_id,
+        customers.created_at < {{ as_of_end() }} or customers.created_at is null as is_visible
     from {{ ref('stg_files__customers') if source_is_enabled('files') }} as customers
 {%- endset -%}
 {%- set hubspot -%}
     select
         'hubspot' as source,
         'contact' as source_record_type,
-        contacts.contact_key as source_id
+        contacts.contact_key as source_id,
+        not contacts.is_archived
+        and (contacts.created_at < {{ as_of_end() }} or contacts.created_at is null) as is_visible
     from {{ ref('stg_hubspot__contacts') if source_is_enabled('hubspot') }} as contacts
 {%- endset -%}
 {%- set woocommerce -%}
     select
         'woocommerce' as source,
         'customer' as source_record_type,
-        customers.customer_key as source_id
+        customers.customer_key as source_id,
+        customers.created_at < {{ as_of_end() }} or customers.created_at is null as is_visible
     from {{ ref('stg_woocommerce__customers') if source_is_enabled('woocommerce') }} as customers
 {%- endset -%}
 {%- set files_changed = files ~ ' where ' ~ is_new_since_last_build(
@@ -34,7 +39,14 @@
 ) -%}
 {%- set woocommerce_changed = woocommerce ~ ' where ' ~ is_new_since_last_build(
     'woocommerce', 'customers.load_id', ['customers.created_at']
-) %}
+) -%}
+{#- Written where they are read: a CTE that is read twice would be copied first. -#}
+{%- set listed -%}
+    {{ union_of_enabled_sources(
+        {'files': files, 'hubspot': hubspot, 'woocommerce': woocommerce}, columns
+    ) }}
+{%- endset -%}
+{%- set built = last_build_of('int_source_records_unioned') %}
 
 with
 
@@ -44,10 +56,6 @@ changed_orders as (
 
 orders as (
     select * from {{ ref('int_orders_unioned') }}
-),
-
-built as (
-    select * from {{ last_build_of('int_source_records_unioned') }}
 ),
 
 listed_changed as (
@@ -61,10 +69,36 @@ listed_changed as (
     ) }}
 ),
 
-listed as (
-    {{ union_of_enabled_sources(
-        {'files': files, 'hubspot': hubspot, 'woocommerce': woocommerce}, columns
-    ) }}
+matched as (
+    select
+        listed_changed.source,
+        listed_changed.source_record_type,
+        listed_changed.source_id,
+        case when listed_changed.is_visible then 1 else 0 end
+        - case when built.source_id is not null then 1 else 0 end as additional_records
+    from listed_changed
+    left join {{ built }} as built
+        on
+            listed_changed.source = built.source
+            and listed_changed.source_record_type = built.source_record_type
+            and listed_changed.source_id = built.source_id
+            and built.is_listed
+),
+
+-- Whether records are gone shows in their number; only then is it worth while to look for them.
+counted as (
+    select
+        (
+            select count(*)
+            from ({{ listed }}) as listed
+            where listed.is_visible
+        )
+        <> (
+            select count(*)
+            from {{ built }} as built
+            where built.is_listed
+        )
+        + (select coalesce(sum(matched.additional_records), 0) from matched) as are_some_gone
 ),
 
 gone as (
@@ -72,13 +106,16 @@ gone as (
         built.source,
         built.source_record_type,
         built.source_id
-    from built
-    left join listed
+    from {{ built }} as built
+    left join ({{ listed }}) as listed
         on
             built.source = listed.source
             and built.source_record_type = listed.source_record_type
             and built.source_id = listed.source_id
-    where built.is_listed and listed.source_id is null
+    where
+        (select counted.are_some_gone from counted)
+        and built.is_listed
+        and listed.source_id is null
 ),
 
 -- Whose the changed orders were, and whose they are now.
@@ -101,7 +138,11 @@ owners as (
 ),
 
 final as (
-    select * from listed_changed
+    select
+        source,
+        source_record_type,
+        source_id
+    from matched
     union
     select * from gone
     union

@@ -8,13 +8,15 @@
         {'columns': ['connection']},
         {'columns': ['customer_id']},
         {'columns': ['link_key']},
+        {'columns': ['is_ambiguous']},
     ],
     pre_hook="{{ forget_changed(
         'int_affected_records', ['source', 'source_record_type', 'source_id'], 'source_id'
     ) }}",
 ) }}
 {{ after_changed('int_affected_records') }}
-{% set affected = last_build_of('int_affected_records') %}
+{% set affected = last_build_of('int_affected_records') -%}
+{%- set oldest_first = 'assigned_on asc, known_on asc nulls last, customer_id asc' %}
 
 with
 
@@ -99,44 +101,45 @@ granted_to_records as (
     from claims_of_records
 ),
 
--- After a merge a component holds several ids: it keeps the oldest.
+-- After a merge a component holds several ids: it keeps the oldest. Grouped, not ranked: a planner
+-- takes the first ranks for so few that it would join all of them with all components.
 kept_of_records as (
     select
         component,
-        customer_id,
-        row_number() over (
-            partition by component
-            order by assigned_on asc, known_on asc nulls last, customer_id asc
-        ) as age_rank
+        {{ first_known('customer_id', oldest_first) }} as customer_id
     from granted_to_records
     where claim_rank = 1
+    group by component
 ),
 
-without_id as (
+-- Who has no id of their own may take a former guest's. A full build asks everybody and sorts out
+-- below: of how many have none the planner has no idea, and would read all orders for each of them.
+claimants as (
     select records.*
     from grouped as records
-    left join kept_of_records as kept
-        on records.component = kept.component and kept.age_rank = 1
+    {%- if builds_on_last_build() and is_incremental() %}
+    left join kept_of_records as kept on records.component = kept.component
     where kept.component is null
+    {%- endif %}
 ),
 
-orders_without_id as (
+orders_of_accounts as (
     select * from {{ rows_of_changed(
-        ref('int_orders_unioned'), 'without_id', 'source_id'
+        ref('int_orders_unioned'), 'claimants', 'source_id'
     ) }} as orders
     where orders.source_record_type = 'customer'
 ),
 
 -- A shop moves a guest's orders to the account that the guest opens: the record is gone, but the
--- order still tells whose it was. Only who has no id of their own may take the guest's.
+-- order still tells whose it was.
 claims_of_former_guests as (
     select
         records.component,
         assigned_guests.customer_id,
         min(assigned_guests.assigned_on) as assigned_on,
         min(records.known_on) as known_on
-    from without_id as records
-    inner join orders_without_id as orders
+    from claimants as records
+    inner join orders_of_accounts as orders
         on
             records.source = orders.source
             and records.source_record_type = orders.source_record_type
@@ -153,40 +156,26 @@ claims_of_former_guests as (
 
 granted_to_former_guests as (
     select
-        *,
+        claims.*,
         row_number() over (
-            partition by customer_id
-            order by known_on asc nulls last, component asc
+            partition by claims.customer_id
+            order by claims.known_on asc nulls last, claims.component asc
         ) as claim_rank
-    from claims_of_former_guests
+    from claims_of_former_guests as claims
+    left join kept_of_records as kept on claims.component = kept.component
+    where kept.component is null
 ),
 
 kept_of_former_guests as (
     select
         component,
-        customer_id,
-        row_number() over (
-            partition by component
-            order by assigned_on asc, known_on asc nulls last, customer_id asc
-        ) as age_rank
+        {{ first_known('customer_id', oldest_first) }} as customer_id
     from granted_to_former_guests
     where claim_rank = 1
+    group by component
 ),
 
-kept as (
-    select
-        component,
-        customer_id
-    from kept_of_records
-    where age_rank = 1
-    union all
-    select
-        component,
-        customer_id
-    from kept_of_former_guests
-    where age_rank = 1
-),
-
+-- Without an id of an earlier night, a component is named after its oldest record.
 founders as (
     select
         component,
@@ -198,13 +187,36 @@ founders as (
     from grouped
 ),
 
+candidates as (
+    select
+        component,
+        customer_id as id_of_records,
+        cast(null as {{ dbt.type_string() }}) as id_of_former_guests,
+        cast(null as {{ dbt.type_string() }}) as own_id
+    from kept_of_records
+    union all
+    select
+        component,
+        cast(null as {{ dbt.type_string() }}) as id_of_records,
+        customer_id as id_of_former_guests,
+        cast(null as {{ dbt.type_string() }}) as own_id
+    from kept_of_former_guests
+    union all
+    select
+        component,
+        cast(null as {{ dbt.type_string() }}) as id_of_records,
+        cast(null as {{ dbt.type_string() }}) as id_of_former_guests,
+        own_id
+    from founders
+    where age_rank = 1
+),
+
 customers as (
     select
-        founders.component,
-        coalesce(kept.customer_id, founders.own_id) as customer_id
-    from founders
-    left join kept on founders.component = kept.component
-    where founders.age_rank = 1
+        component,
+        coalesce(max(id_of_records), max(id_of_former_guests), max(own_id)) as customer_id
+    from candidates
+    group by component
 ),
 
 final as (

@@ -123,3 +123,7 @@ final as (
 )
 
 select * from final
+{% if not (builds_on_last_build() and is_incremental()) -%}
+-- A customer's orders side by side: nights look them up customer by customer.
+order by customer_id
+{%- endif %}

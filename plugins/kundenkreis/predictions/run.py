@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -49,30 +50,39 @@ def predict(
     progress: Callable[[str], None],
     intermediate_schema: str,
 ) -> dict[str, Any]:
-    """As `kundenkreis.predictions.predict`."""
+    """As `kundenkreis.predictions.predict`.
+
+    The server reads and writes in a thread of its own, while this one fits; only while it writes
+    must nothing else be asked of the connection.
+    """
     begun = time.monotonic()
-    statistics = store.read_statistics(connection, intermediate_schema)
-    counts = statistics.counts
-    buyers = int(counts.customers.sum())
-    repeat_buyers = int(counts.customers[counts.x > 0].sum())
-    progress(f"{buyers} buyers, {repeat_buyers} of them repeatedly")
-    orders, scores = _fit_orders(connection, as_of_date, counts, repeat_buyers)
-    order_value = _fit_order_value(connection, as_of_date, statistics.values)
+    with ThreadPoolExecutor(1) as server:
+        with store.statistics_at_hand(connection, intermediate_schema):
+            counts = store.read_counts(connection)
+            reading_values = server.submit(store.read_values, connection)
+            reading_calibration = server.submit(store.read_calibration, connection)
+            buyers = int(counts.customers.sum())
+            repeat_buyers = int(counts.customers[counts.x > 0].sum())
+            progress(f"{buyers} buyers, {repeat_buyers} of them repeatedly")
+            orders, scores = _fit_orders(connection, as_of_date, counts, repeat_buyers)
+            order_value = _fit_order_value(connection, as_of_date, reading_values.result())
+            calibration = reading_calibration.result()
+        with store.replacing(connection):
+            if scores is not None:
+                writing = server.submit(store.write_scores, connection, as_of_date, scores)
+            parameters = {
+                "as_of_date": as_of_date,
+                "buyers": buyers,
+                "repeat_buyers": repeat_buyers,
+                **_row("orders", orders),
+                **_row("order_value", order_value),
+                **_calibration(calibration),
+            }
+            if scores is not None:
+                writing.result()
+            store.write_parameters(connection, parameters)
     for name, fitted in (("BG/NBD", orders), ("Gamma-Gamma", order_value)):
         progress(f"{name}: {fitted.outcome}{f': {fitted.reason}' if fitted.reason else ''}")
-    store.write(
-        connection,
-        as_of_date,
-        scores,
-        {
-            "as_of_date": as_of_date,
-            "buyers": buyers,
-            "repeat_buyers": repeat_buyers,
-            **_row("orders", orders),
-            **_row("order_value", order_value),
-            **_calibration(statistics.calibration),
-        },
-    )
     return {
         "buyers": buyers,
         "repeat_buyers": repeat_buyers,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -85,15 +86,6 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Everything both models need to know of the shop; times in days."""
-
-    counts: bgnbd.OrderCounts
-    values: gamma_gamma.OrderValues
-    calibration: Calibration
-
-
-@dataclass(frozen=True)
 class OrderScores:
     """Scores per group of customers with the same (x, t_x, T); arrays of one length."""
 
@@ -111,24 +103,34 @@ class OrderScores:
         return all(bool(np.isfinite(column).all()) for column in scores)
 
 
-def read_statistics(connection: psycopg.Connection, intermediate_schema: str) -> Statistics:
-    """Read the aggregates that dbt made this night."""
+@contextmanager
+def statistics_at_hand(connection: psycopg.Connection, intermediate_schema: str) -> Iterator[None]:
+    """Within, the `read_...` functions find what dbt made of the orders this night."""
     from psycopg import sql
 
     with connection.transaction():
         view = sql.Identifier(intermediate_schema, "int_value_statistics")
         connection.execute(sql.SQL(_TAKE_STATISTICS).format(view))
-        counts = _read(connection, _COUNTS, keys=3, columns=4)
-        values = _read(connection, _VALUES, keys=2, columns=3)
-        calibration = _read(connection, _CALIBRATION, keys=3, columns=6)
-    return Statistics(
-        counts=bgnbd.OrderCounts(*counts),
-        values=gamma_gamma.OrderValues(*values),
-        calibration=Calibration(
-            counts=bgnbd.OrderCounts(*calibration[:4]),
-            holdout_orders=calibration[4],
-            holdout_days=int(calibration[5].max(initial=0)),
-        ),
+        yield
+
+
+def read_counts(connection: psycopg.Connection) -> bgnbd.OrderCounts:
+    """What BG/NBD needs to know, times in days."""
+    return bgnbd.OrderCounts(*_read(connection, _COUNTS, keys=3, columns=4))
+
+
+def read_values(connection: psycopg.Connection) -> gamma_gamma.OrderValues:
+    """What Gamma-Gamma needs to know."""
+    return gamma_gamma.OrderValues(*_read(connection, _VALUES, keys=2, columns=3))
+
+
+def read_calibration(connection: psycopg.Connection) -> Calibration:
+    """What a fit without the last days needs to know, times in days."""
+    columns = _read(connection, _CALIBRATION, keys=3, columns=6)
+    return Calibration(
+        counts=bgnbd.OrderCounts(*columns[:4]),
+        holdout_orders=columns[4],
+        holdout_days=int(columns[5].max(initial=0)),
     )
 
 
@@ -179,16 +181,19 @@ def last_good_order_value(
     return (row[0], gamma_gamma.Parameters(*row[1:])) if row else None
 
 
-def write(
-    connection: psycopg.Connection,
-    as_of_date: date,
-    scores: OrderScores | None,
-    parameters: Mapping[str, Any],
-) -> None:
-    """Replace the scores and the night's parameters, in one transaction.
+@contextmanager
+def replacing(connection: psycopg.Connection) -> Iterator[None]:
+    """Within, the `write_...` functions put all anew; what the last night wrote goes with them."""
+    with connection.transaction():
+        connection.execute("truncate predictions.order_scores, predictions.parameters")
+        yield
+    connection.execute("analyze predictions.order_scores")
+
+
+def write_parameters(connection: psycopg.Connection, parameters: Mapping[str, Any]) -> None:
+    """Write the night's parameters.
 
     Args:
-        scores: None where nothing could be scored.
         parameters: by column of ``predictions.parameters``; those left out are null.
     """
     from psycopg import sql
@@ -202,15 +207,11 @@ def write(
         sql.SQL(", ").join(map(sql.Identifier, row)),
         sql.SQL(", ").join(sql.Placeholder() * len(row)),
     )
-    with connection.transaction():
-        connection.execute("truncate predictions.order_scores, predictions.parameters")
-        connection.execute(insert, list(row.values()))
-        if scores is not None:
-            _copy_scores(connection, as_of_date, scores)
-    connection.execute("analyze predictions.order_scores")
+    connection.execute(insert, list(row.values()))
 
 
-def _copy_scores(connection: psycopg.Connection, as_of_date: date, scores: OrderScores) -> None:
+def write_scores(connection: psycopg.Connection, as_of_date: date, scores: OrderScores) -> None:
+    """Write the scores of every group."""
     days = (as_of_date - _POSTGRES_EPOCH).days
     with (
         connection.cursor() as cursor,
