@@ -48,3 +48,19 @@
 {% macro postgres__comma_separated(column) -%}
     string_agg(distinct {{ column }}, ',' order by {{ column }})
 {%- endmacro %}
+
+
+{# Aggregate: a text that is the same for the same set of texts, in whatever order; null without any.
+   Each text once. #}
+{% macro checksum(expression) -%}
+    {{ return(adapter.dispatch('checksum', 'kundenkreis')(expression)) }}
+{%- endmacro %}
+
+{% macro default__checksum(expression) -%}
+    {{ dbt.hash(dbt.listagg(expression, "','", 'order by ' ~ expression)) }}
+{%- endmacro %}
+
+{# Without sorting. #}
+{% macro postgres__checksum(expression) -%}
+    cast(bit_xor(hashtextextended({{ expression }}, 0)) as text)
+{%- endmacro %}

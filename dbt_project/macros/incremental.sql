@@ -50,7 +50,7 @@
    indexed: the one of them that the model has an index on, if any. renamed: key -> the model's
    column, where it has another name. #}
 {% macro forget_changed(changed, keys, indexed=none, renamed={}) -%}
-    {%- if builds_on_last_build() and is_incremental() -%}
+    {%- if adds_to_last_build() -%}
         delete from {{ this }} as built
         where
         {%- if indexed is not none %}
@@ -77,7 +77,7 @@
 
    changed: relation with the keys of what changed. keys: its column -> expression of the query. #}
 {% macro where_changed(changed, keys, clause='where') -%}
-    {%- if builds_on_last_build() and is_incremental() -%}
+    {%- if adds_to_last_build() -%}
     {%- set equals = [] -%}
     {%- for key, expression in keys.items() -%}
         {%- do equals.append('changed.' ~ key ~ ' = ' ~ expression) -%}
@@ -94,7 +94,7 @@
    name. Rows that share this one key with what changed are among them: `where_changed` compares the
    other columns of a key. #}
 {% macro rows_of_changed(relation, changed, key, column=none) -%}
-    {%- if builds_on_last_build() and is_incremental() -%}
+    {%- if adds_to_last_build() -%}
         {{ adapter.dispatch('rows_of_changed', 'kundenkreis')(relation, changed, key, column or key) }}
     {%- else -%}
         {{ relation }}
@@ -149,4 +149,29 @@
     {%- if builds_on_last_build() -%}
         -- depends_on: {{ ref(changed) }}
     {%- endif -%}
+{%- endmacro %}
+
+
+{# True in an incremental model that only builds anew what changed. #}
+{% macro adds_to_last_build() -%}
+    {{ return(builds_on_last_build() and is_incremental()) }}
+{%- endmacro %}
+
+
+{# After a query: rows of one key side by side, where nights look them up key by key. What a night adds
+   lies at the end. #}
+{% macro side_by_side(key) -%}
+    {%- if not adds_to_last_build() -%}
+        order by {{ key }}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# Query: how many rows of a relation count on the as-of day. All without those to come, because both
+   are counted in indexes; a moment that is null comes never. #}
+{% macro count_without_later(relation, moment) -%}
+    select
+        (select count(*) from {{ relation }})
+        - (select count(*) from {{ relation }} where {{ moment }} >= {{ as_of_end() }})
+            as rows_count
 {%- endmacro %}

@@ -82,6 +82,30 @@
         columns,
     ) }}
 {%- endset -%}
+{%- set count_of_files_order_lines -%}
+    select count(*) as rows_count
+    from ({{ present_files_order_lines }}) as present
+{%- endset -%}
+{%- set count_of_files_orders -%}
+    {{ count_without_later(
+        ref('stg_files__orders') if source_is_enabled('files'), 'ordered_at'
+    ) }}
+{%- endset -%}
+{%- set count_of_woocommerce_orders -%}
+    {{ count_without_later(
+        ref('stg_woocommerce__orders') if source_is_enabled('woocommerce'), 'ordered_at'
+    ) }}
+{%- endset -%}
+{%- set counts_of_present -%}
+    {{ union_of_enabled_sources(
+        {
+            'files.order_lines': count_of_files_order_lines,
+            'files.orders': count_of_files_orders,
+            'woocommerce': count_of_woocommerce_orders,
+        },
+        {'rows_count': 'bigint'},
+    ) }}
+{%- endset -%}
 {%- set built = last_build_of('int_orders_unioned') %}
 
 with
@@ -123,7 +147,7 @@ matched as (
 -- Whether orders are gone shows in their number; only then is it worth while to look for them.
 counted as (
     select
-        (select count(*) from ({{ present }}) as present)
+        (select coalesce(sum(present.rows_count), 0) from ({{ counts_of_present }}) as present)
         <> (select count(*) from {{ built }})
         + (select coalesce(sum(case when is_new then 1 else 0 end), 0) from matched)
             as are_some_gone

@@ -126,7 +126,7 @@ owners as (
         built_source_id as source_id
     from changed_orders
     where built_source_id is not null
-    union all
+    union
     select
         orders.source,
         orders.source_record_type,
@@ -135,6 +135,22 @@ owners as (
     inner join changed_orders
         on orders.source = changed_orders.source and orders.order_id = changed_orders.order_id
     where orders.source_id is not null
+),
+
+-- What a source says of a person itself, no order changes.
+known_by_orders as (
+    select
+        owners.source,
+        owners.source_record_type,
+        owners.source_id
+    from owners
+    left join {{ built }} as built
+        on
+            owners.source = built.source
+            and owners.source_record_type = built.source_record_type
+            and owners.source_id = built.source_id
+            and built.is_listed
+    where built.source_id is null
 ),
 
 final as (
@@ -146,7 +162,7 @@ final as (
     union
     select * from gone
     union
-    select * from owners
+    select * from known_by_orders
 )
 
 select * from final

@@ -117,7 +117,7 @@ kept_of_records as (
 claimants as (
     select records.*
     from grouped as records
-    {%- if builds_on_last_build() and is_incremental() %}
+    {%- if adds_to_last_build() %}
     left join kept_of_records as kept on records.component = kept.component
     where kept.component is null
     {%- endif %}

@@ -18,11 +18,12 @@ compared as (
     select
         coalesce(inputs.customer_id, built.customer_id) as customer_id,
         inputs.first_seen_on,
-        inputs.signs,
+        inputs.signs_checksum,
         inputs.customer_id is null
         or built.customer_id is null
         or inputs.first_seen_on <> built.first_seen_on
-        or coalesce(inputs.signs, '') <> coalesce(built.signs, '') as has_other_inputs
+        or coalesce(inputs.signs_checksum, '') <> coalesce(built.signs_checksum, '')
+            as has_other_inputs
     from inputs
     full outer join built on inputs.customer_id = built.customer_id
 ),
@@ -31,7 +32,7 @@ final as (
     select
         coalesce(compared.customer_id, changed_orders.customer_id) as customer_id,
         compared.first_seen_on,
-        compared.signs
+        compared.signs_checksum
     from compared
     full outer join changed_orders on compared.customer_id = changed_orders.customer_id
     where

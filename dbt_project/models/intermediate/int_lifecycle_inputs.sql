@@ -15,9 +15,8 @@ signs as (
 signs_of_customers as (
     select
         customer_id,
-        {{ dbt.listagg(
-            "cast(sign_on as " ~ dbt.type_string() ~ ") || ' ' || sign", "','", "order by sign_on"
-        ) }} as signs
+        {{ checksum("cast(sign_on as " ~ dbt.type_string() ~ ") || ' ' || sign") }}
+            as signs_checksum
     from signs
     group by customer_id
 ),
@@ -26,7 +25,7 @@ final as (
     select
         profiles.customer_id,
         profiles.first_seen_on,
-        signs_of_customers.signs
+        signs_of_customers.signs_checksum
     from profiles
     left join signs_of_customers on profiles.customer_id = signs_of_customers.customer_id
 )

@@ -9,18 +9,18 @@
 with
 
 final as (
-    {%- if builds_on_last_build() and is_incremental() %}
+    {%- if adds_to_last_build() %}
     select
         customer_id,
         first_seen_on,
-        signs
+        signs_checksum
     from {{ ref('int_customers_with_changed_stages') }}
     where first_seen_on is not null
     {%- else %}
     select
         customer_id,
         first_seen_on,
-        signs
+        signs_checksum
     from {{ ref('int_lifecycle_inputs') }}
     {%- endif %}
 )

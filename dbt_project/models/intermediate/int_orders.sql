@@ -123,7 +123,4 @@ final as (
 )
 
 select * from final
-{% if not (builds_on_last_build() and is_incremental()) -%}
--- A customer's orders side by side: nights look them up customer by customer.
-order by customer_id
-{%- endif %}
+{{ side_by_side('customer_id') }}

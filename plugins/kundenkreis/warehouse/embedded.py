@@ -44,7 +44,9 @@ SERVER_SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
-    "wal_compression": "on",
+    # PostgreSQL's own method takes a tenth of a millisecond a page, more than writing it does.
+    "wal_compression": "off",
+    "wal_buffers": "64MB",
     "checkpoint_timeout": "15min",
     "jit": "off",
     "timezone": "UTC",
