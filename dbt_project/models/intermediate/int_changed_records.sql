@@ -46,6 +46,31 @@
         {'files': files, 'hubspot': hubspot, 'woocommerce': woocommerce}, columns
     ) }}
 {%- endset -%}
+{%- set count_of_files -%}
+    {{ count_without_later(
+        ref('stg_files__customers') if source_is_enabled('files'), 'created_at'
+    ) }}
+{%- endset -%}
+{%- set count_of_hubspot -%}
+    select count(*) as rows_count
+    from ({{ hubspot }}) as contacts
+    where contacts.is_visible
+{%- endset -%}
+{%- set count_of_woocommerce -%}
+    {{ count_without_later(
+        ref('stg_woocommerce__customers') if source_is_enabled('woocommerce'), 'created_at'
+    ) }}
+{%- endset -%}
+{%- set counts_of_listed -%}
+    {{ union_of_enabled_sources(
+        {
+            'files': count_of_files,
+            'hubspot': count_of_hubspot,
+            'woocommerce': count_of_woocommerce,
+        },
+        {'rows_count': 'bigint'},
+    ) }}
+{%- endset -%}
 {%- set built = last_build_of('int_source_records_unioned') %}
 
 with
@@ -88,11 +113,7 @@ matched as (
 -- Whether records are gone shows in their number; only then is it worth while to look for them.
 counted as (
     select
-        (
-            select count(*)
-            from ({{ listed }}) as listed
-            where listed.is_visible
-        )
+        (select coalesce(sum(listed.rows_count), 0) from ({{ counts_of_listed }}) as listed)
         <> (
             select count(*)
             from {{ built }} as built

@@ -39,10 +39,12 @@ first_orders as (
     where order_day_number = 1
 ),
 
-first_signs as (
+signs_of_customers as (
     select
         customer_id,
-        min(sign_on) as first_sign_on
+        min(sign_on) as first_sign_on,
+        {{ checksum("cast(sign_on as " ~ dbt.type_string() ~ ") || ' ' || sign") }}
+            as signs_checksum
     from signs
     group by customer_id
 ),
@@ -87,7 +89,7 @@ final as (
         least(
             attributes.known_on,
             coalesce(first_orders.first_order_date, attributes.known_on),
-            coalesce(first_signs.first_sign_on, attributes.known_on)
+            coalesce(signs_of_customers.first_sign_on, attributes.known_on)
         ) as first_seen_on,
         attributes.acquisition_source,
         attributes.preferred_language,
@@ -96,6 +98,7 @@ final as (
         attributes.first_name,
         attributes.last_name,
         attributes.birthday,
+        signs_of_customers.signs_checksum,
         objections.customer_id is not null as has_profiling_objection,
         -- Of age on the 18th birthday; one born on 29 February on 1 March.
         coalesce(
@@ -103,7 +106,7 @@ final as (
         ) as is_minor
     from attributes
     left join first_orders on attributes.customer_id = first_orders.customer_id
-    left join first_signs on attributes.customer_id = first_signs.customer_id
+    left join signs_of_customers on attributes.customer_id = signs_of_customers.customer_id
     left join addresses
         on attributes.customer_id = addresses.customer_id and addresses.preference = 1
     left join objections on attributes.customer_id = objections.customer_id

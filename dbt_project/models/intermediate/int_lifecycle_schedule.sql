@@ -24,9 +24,14 @@ order_days as (
     ) }} as order_days
 ),
 
+-- What changed has been put together with them already.
 profiles as (
-    select * from {{ ref('int_customer_profiles') }} as profiles
-    {{ where_changed(changed, {'customer_id': 'profiles.customer_id'}) }}
+    {%- if adds_to_last_build() %}
+    select * from {{ changed }}
+    where first_seen_on is not null
+    {%- else %}
+    select * from {{ ref('int_customer_profiles') }}
+    {%- endif %}
 ),
 
 signs as (

@@ -1,7 +1,7 @@
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
-    indexes=[{'columns': ['source_id']}],
+    indexes=[{'columns': ['source_id']}, {'columns': ['is_listed']}],
     pre_hook="{{ forget_changed(
         'int_changed_records', ['source', 'source_record_type', 'source_id'], 'source_id'
     ) }}",

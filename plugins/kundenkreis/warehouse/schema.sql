@@ -197,6 +197,7 @@ create table if not exists history.customer_ids (
     primary key (source, source_record_type, source_id)
 );
 create index if not exists customer_ids_customer on history.customer_ids (customer_id);
+create index if not exists customer_ids_assigned_on on history.customer_ids (assigned_on);
 
 -- Which customers became one and which were parted. One row per as-of day and pair of customers.
 create table if not exists history.identity_changes (

@@ -19,14 +19,21 @@ assigned as (
     select * from {{ source('history', 'customer_ids') }}
 ),
 
-publications as (
-    select * from {{ source('history', 'publications') }}
+-- Read apart from the ids: one relation read twice would be copied first.
+days_of_ids as (
+    select max(assigned_on) as decided_on
+    from {{ source('history', 'customer_ids') }}
+),
+
+days_of_publications as (
+    select max(as_of_date) as decided_on
+    from {{ source('history', 'publications') }}
 ),
 
 decided_days as (
-    select assigned_on as decided_on from assigned
+    select * from days_of_ids
     union all
-    select as_of_date as decided_on from publications
+    select * from days_of_publications
 ),
 
 newest as (

@@ -10,6 +10,11 @@ assigned as (
     select * from {{ source('history', 'customer_ids') }}
 ),
 
+-- Read apart from the other: one relation read twice would be copied first.
+ever_assigned as (
+    select customer_id from {{ source('history', 'customer_ids') }}
+),
+
 changed as (
     select * from {{ ref('history_customer_ids') }}
 ),
@@ -35,7 +40,7 @@ remaining as (
 ),
 
 known as (
-    select distinct customer_id from assigned
+    select distinct customer_id from ever_assigned
     where customer_id in (select moved.customer_id from moved)
 ),
 
