@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -87,8 +87,7 @@ class MartsFacts:
         run_id: the run that is checked.
         measured: what this run measured, by mart and measure (`kundenkreis.quality.measures`).
         history: what published nights measured.
-        orders_alike: whether number and checksum of the orders are those of the landed ones
-            (`kundenkreis.quality.suites.marts_orders.orders_alike`).
+        agreed: what needs no row by row comparison (`kundenkreis.quality.suites.agreements`).
         released_rates: of orders that were released from quarantine with a rate of their own, as
             `kundenkreis.warehouse.releases.released_exchange_rates`.
     """
@@ -103,7 +102,7 @@ class MartsFacts:
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     history: Mapping[tuple[str, str], History] = field(default_factory=dict)
     released_rates: Sequence[Mapping[str, str]] = ()
-    orders_alike: bool = False
+    agreed: frozenset[str] = frozenset()
 
     def exists(self, schema: str, table: str, *columns: str) -> bool:
         """Whether the table is there with these columns and may be read."""
@@ -149,7 +148,7 @@ def marts_facts(
     measured = measures.marts(connection, schema, columns, settings.active_segments)
     measures.record(connection, run_id, as_of_date, measured)
     tables = {table for table, _ in measured}
-    facts = MartsFacts(
+    return MartsFacts(
         schema=schema,
         as_of_date=as_of_date,
         columns=columns,
@@ -161,21 +160,6 @@ def marts_facts(
         history=measures.history(connection, tables, as_of_date, published=True),
         released_rates=released_exchange_rates(connection),
     )
-    return replace(facts, orders_alike=_orders_alike(connection, settings, facts))
-
-
-def _orders_alike(connection: psycopg.Connection, settings: Settings, facts: MartsFacts) -> bool:
-    from kundenkreis.quality.suites.marts_orders import orders_alike  # which reads these facts
-
-    query = orders_alike(settings, facts)
-    if not query or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
-        return False
-    try:
-        with connection.transaction():
-            row = connection.execute(query.encode()).fetchone()
-    except psycopg.Error:  # the expectation that reads the same says what is wrong
-        return False
-    return bool(row and row[0])
 
 
 def _same_rules(connection: psycopg.Connection, schema: str, published: Publication | None) -> bool:

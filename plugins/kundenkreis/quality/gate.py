@@ -199,7 +199,7 @@ def _suites(
                 raise WarehouseError(
                     "Gate marts needs the schema that transform chose; run transform first."
                 )
-            from kundenkreis.quality.suites import contract, marts
+            from kundenkreis.quality.suites import agreements, contract, marts
             from kundenkreis.warehouse.contract import read_declarations, unspent
             from kundenkreis.warehouse.publish import BACKFILL
 
@@ -208,9 +208,9 @@ def _suites(
             stale = [declaration for declaration in declared if declaration not in open_]
             # A backfill is shown to nobody, so it can break no reader.
             shown = marts_schema != BACKFILL
-            found = marts.suites(
-                settings, facts.marts_facts(connection, settings, marts_schema, as_of_date, run_id)
-            )
+            known = facts.marts_facts(connection, settings, marts_schema, as_of_date, run_id)
+            agreed = agreements.found(dsn, settings, known)
+            found = marts.suites(settings, replace(known, agreed=agreed))
             rejected = rejections.of_models(connection, run_id, marts_schema)
             return [
                 *([contract.suite(marts_schema, open_, stale)] if shown else []),

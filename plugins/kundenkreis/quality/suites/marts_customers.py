@@ -56,20 +56,20 @@ def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     yield key("customer_source_ids", facts, "source", "source_record_type", "source_id")
     yield from no_orphans("customer_source_ids", facts, "source, source_record_type, source_id")
     if facts.exists("history", "customer_ids"):
+        # The inner question is asked of the few only who have a record that had another id.
         yield rule(
             "customer_source_ids",
             "ids_kept",
             "A customer whose records were known before has an id that one of them had.",
             f"""
-                select record.customer_id
-                from {facts.schema}.customer_source_ids as record
-                inner join history.customer_ids as assigned
-                    on assigned.source = record.source
-                    and assigned.source_record_type = record.source_record_type
-                    and assigned.source_id = record.source_id
-                    and assigned.assigned_on <= date '{facts.as_of_date}'
-                group by record.customer_id
-                having not bool_or(assigned.customer_id = record.customer_id)
+                select distinct record.customer_id
+                from {_known_records(facts, "record", "assigned")}
+                where assigned.customer_id <> record.customer_id
+                    and not (
+                        select bool_or(known.customer_id = kept.customer_id)
+                        from {_known_records(facts, "kept", "known")}
+                        where kept.customer_id = record.customer_id
+                    )
             """,
             limit="nobody renumbered",
             action="Audiences, holdouts and history hang on these ids. Look at the model "
@@ -98,6 +98,17 @@ def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 from (select source, count(*) as missing from ({missing}) as t group by 1) as c
             """,
         )
+
+
+def _known_records(facts: MartsFacts, record: str, assigned: str) -> str:
+    return f"""
+        {facts.schema}.customer_source_ids as {record}
+        inner join history.customer_ids as {assigned}
+            on {assigned}.source = {record}.source
+            and {assigned}.source_record_type = {record}.source_record_type
+            and {assigned}.source_id = {record}.source_id
+            and {assigned}.assigned_on <= date '{facts.as_of_date}'
+    """
 
 
 def _raw_people(settings: Settings, facts: MartsFacts) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 from kundenkreis.quality import limits
 from kundenkreis.quality.facts import MartsFacts
-from kundenkreis.quality.suites.common import Check, expect, literal, literals
+from kundenkreis.quality.suites.common import literal, literals
 from kundenkreis.quality.suites.rules import (
-    MODELS,
-    REBUILD,
     changes_add_up,
+    changes_alike,
     key,
     no_orphans,
     revenue,
@@ -35,27 +34,19 @@ STAGES = (
 
 def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Stages: one at a time, without gap or overlap."""
-    import great_expectations.expectations as gxe
-
     schema = facts.schema
     table = f"{schema}.lifecycle_intervals"
     day = f"date '{facts.as_of_date}'"
-    yield expect(
-        gxe.ExpectColumnValuesToBeInSet,
-        Check(
-            id="marts.lifecycle_intervals.known_stages",
-            table="lifecycle_intervals",
-            severity="critical",
-            description="Every interval has one of the stages of the model.",
-            limit=", ".join(STAGES),
-            action=f"Look at the model {MODELS['lifecycle_intervals']}. {REBUILD}",
-            find_rows=f"select stage, count(*) from {table} "
-            f"where stage not in ({literals(STAGES)}) group by stage",
-        ),
-        column="stage",
-        value_set=list(STAGES),
+    proven = "stays" in facts.agreed
+    yield rule(
+        "lifecycle_intervals",
+        "known_stages",
+        "Every interval has one of the stages of the model.",
+        f"select stage, count(*) as intervals from {table} where {_UNKNOWN_STAGE} group by stage",
+        limit=", ".join(STAGES),
+        proven=proven,
     )
-    yield from no_orphans("lifecycle_intervals", facts)
+    yield from no_orphans("lifecycle_intervals", facts, proven=proven)
     yield rule(
         "lifecycle_intervals",
         "one_open_interval",
@@ -63,22 +54,11 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         f"""
             select customer_id, count(*) filter (where valid_to is null) as open_intervals
             from {table} group by customer_id
-            having count(*) filter (where valid_to is null) <> 1
+            having {_NOT_ONE_OPEN}
         """,
         limit="one interval per customer with valid_to empty",
+        proven=proven,
     )
-    # Where each stay ends on the day another begins, and one is open, they follow each other. So
-    # checksums of the days tell who has to be looked at row by row, which needs no sorting of all.
-    begins, ends = (
-        f"hashint4({column} - date '2000-01-01')" for column in ("valid_from", "valid_to")
-    )
-    suspects = f"""
-        select customer_id from {table} group by customer_id
-        having count(*) filter (where valid_to is null) <> 1
-            or count(*) filter (where valid_from is null or valid_to <= valid_from) > 0
-            or sum({begins}) - coalesce(sum({ends}), 0)
-                <> hashint4(min(valid_from) - date '2000-01-01')
-    """
     yield rule(
         "lifecycle_intervals",
         "no_gap_no_overlap",
@@ -94,13 +74,13 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                         partition by customer_id order by valid_from, valid_to nulls last
                     ) as next_from
                 from {table}
-                where customer_id in ({suspects})
             ) as ordered
             where valid_from is null
                 or valid_to <= valid_from
                 or next_from is distinct from valid_to
         """,
         limit="valid_to equals the next valid_from",
+        proven=proven,
     )
     yield rule(
         "lifecycle_intervals",
@@ -122,6 +102,38 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     and interval.stage in ('reach', 'acquisition', 'dormant_lead')
             """,
         )
+
+
+# SQL conditions on intervals and, from the second, on all those of one customer.
+_UNKNOWN_STAGE = f"coalesce(stage, '') not in ({literals(STAGES)})"
+_NOT_ONE_OPEN = "count(*) filter (where valid_to is null) <> 1"
+_BACKWARDS = "count(*) filter (where valid_from is null or valid_to <= valid_from) > 0"
+# Where each stay ends on the day another begins, and one is open, they follow each other. Checksums
+# of the days tell, without sorting them.
+_BROKEN = """
+    sum(hashint4(valid_from - date '2000-01-01'))
+    - coalesce(sum(hashint4(valid_to - date '2000-01-01')), 0)
+    <> hashint4(min(valid_from) - date '2000-01-01')
+"""
+
+
+def stays_in_order(facts: MartsFacts) -> str:
+    """SQL that says whether everybody's intervals follow each other, in known stages; or ""."""
+    schema = facts.schema
+    if not facts.exists(schema, "lifecycle_intervals") or not facts.exists(schema, "customers"):
+        return ""
+    return f"""
+        select count(*) = 0
+        from (
+            select
+                customer_id,
+                {_NOT_ONE_OPEN} or {_BACKWARDS} or {_BROKEN} or bool_or({_UNKNOWN_STAGE})
+                    as is_suspect
+            from {schema}.lifecycle_intervals group by customer_id
+        ) as of_customer
+        left join {schema}.customers as customer on customer.customer_id = of_customer.customer_id
+        where of_customer.is_suspect is not false or customer.customer_id is null
+    """
 
 
 def lifecycle_projections(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -237,7 +249,27 @@ def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             facts,
             "stages",
             "to_stage",
-            f"select customer_id, stage as value from {schema}.lifecycle_intervals "
-            "where valid_to is null",
+            _stages_now(facts),
             "no customer whose recorded stage is another",
+            proven="stage changes" in facts.agreed,
         )
+
+
+def stage_changes_alike(facts: MartsFacts) -> str:
+    """SQL that says whether the recorded changes add up to the stages of now; or ""."""
+    if not (
+        facts.exists("history", "stage_changes")
+        and facts.exists(facts.schema, "history_stage_changes", "from_stage")
+        and facts.exists(facts.schema, "lifecycle_intervals")
+    ):
+        return ""
+    return changes_alike(
+        "history_stage_changes", facts, "from_stage", "to_stage", _stages_now(facts)
+    )
+
+
+def _stages_now(facts: MartsFacts) -> str:
+    return (
+        f"select customer_id, stage as value from {facts.schema}.lifecycle_intervals "
+        "where valid_to is null"
+    )

@@ -10,10 +10,13 @@ from kundenkreis.quality.facts import MartsFacts
 from kundenkreis.quality.suites.rules import (
     REBUILD,
     changes_add_up,
+    changes_alike,
     key,
     no_objectors,
     no_orphans,
+    revenue,
     rule,
+    same_customers,
 )
 from kundenkreis.settings import Settings
 
@@ -21,7 +24,7 @@ from kundenkreis.settings import Settings
 def customer_rfm(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """RFM: complete, and a higher score is always better."""
     schema = facts.schema
-    yield key("customer_rfm", facts, "customer_id")
+    yield key("customer_rfm", facts, "customer_id", proven="buyers" in facts.agreed)
     yield from no_orphans("customer_rfm", facts)
     yield from no_objectors("customer_rfm", facts)
     yield rule(
@@ -71,40 +74,20 @@ def customer_rfm(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 
 def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
-    model = settings.model
     schema = facts.schema
-    revenue = "revenue_after_refunds" if model.refund_policy == "net" else "revenue_before_refunds"
-    window = (
-        f" and order_date > date '{facts.as_of_date}' - {model.rfm_window_days}"
-        if model.rfm_window_days
-        else ""
-    )
-    buyers = f"""
-        select
-            customer_id,
-            count(*) as frequency,
-            sum({revenue}) as monetary,
-            date '{facts.as_of_date}' - max(order_date) as recency_days
-        from {schema}.orders
-        where is_counted and customer_id is not null{window}
-        group by customer_id
-    """
+    proven = "buyers" in facts.agreed
     # A list, which PostgreSQL keeps in memory: it takes the buyers that are missing for so few that
     # it would look each of them up among all customers.
     objectors = ""
     if facts.exists(schema, "customers", "has_profiling_objection"):
-        objectors = f"""
-            and buyer.customer_id not in (
-                select customer_id from {schema}.customers where has_profiling_objection
-            )
-        """
+        objectors = f"and buyer.customer_id not in ({_objectors(facts)})"
     yield rule(
         "customer_rfm",
         "every_buyer",
         "Every customer with an order that counts has an RFM row.",
         f"""
             select distinct buyer.customer_id from {schema}.orders as buyer
-            where is_counted and customer_id is not null{window}
+            where is_counted and customer_id is not null{_window(settings, facts)}
                 and not exists (
                     select 1 from {schema}.customer_rfm as rfm
                     where rfm.customer_id = buyer.customer_id
@@ -112,6 +95,7 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 {objectors}
         """,
         limit="no buyer missing (profiling objections aside)",
+        proven=proven,
     )
     yield rule(
         "customer_rfm",
@@ -120,14 +104,62 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         f"""
             select rfm.customer_id
             from {schema}.customer_rfm as rfm
-            left join ({buyers}) as buyer on buyer.customer_id = rfm.customer_id
-            where buyer.customer_id is null
-                or rfm.frequency <> buyer.frequency
-                or rfm.recency_days <> buyer.recency_days
-                or abs(rfm.monetary - buyer.monetary) > {limits.RECONCILIATION_TOLERANCE}
+            left join ({_buyers(settings, facts)}) as buyer on buyer.customer_id = rfm.customer_id
+            where {_DIFFERS}
         """,
         limit="no difference",
+        proven=proven,
     )
+
+
+_DIFFERS = f"""
+    (
+        buyer.customer_id is null
+        or rfm.frequency <> buyer.frequency
+        or rfm.recency_days <> buyer.recency_days
+        or abs(rfm.monetary - buyer.monetary) > {limits.RECONCILIATION_TOLERANCE}
+    )
+"""
+
+
+def buyers_alike(settings: Settings, facts: MartsFacts) -> str:
+    """SQL that says whether the RFM rows are those of all buyers, each once; or ""."""
+    schema = facts.schema
+    if not facts.exists(schema, "customer_rfm") or not facts.exists(schema, "orders"):
+        return ""
+    missing = "rfm.customer_id is null"
+    if facts.exists(schema, "customers", "has_profiling_objection"):
+        missing += f" and buyer.customer_id not in ({_objectors(facts)})"
+    return f"""
+        with buyers as materialized ({_buyers(settings, facts)})
+        select
+            count(*) filter (where ({missing}) or {_DIFFERS}) = 0
+            and count(*) = (select count(*) from buyers)
+        from {schema}.customer_rfm as rfm
+        full outer join buyers as buyer on buyer.customer_id = rfm.customer_id
+    """
+
+
+def _buyers(settings: Settings, facts: MartsFacts) -> str:
+    return f"""
+        select
+            customer_id,
+            count(*) as frequency,
+            sum({revenue(settings)}) as monetary,
+            date '{facts.as_of_date}' - max(order_date) as recency_days
+        from {facts.schema}.orders
+        where is_counted and customer_id is not null{_window(settings, facts)}
+        group by customer_id
+    """
+
+
+def _window(settings: Settings, facts: MartsFacts) -> str:
+    days = settings.model.rfm_window_days
+    return f" and order_date > date '{facts.as_of_date}' - {days}" if days else ""
+
+
+def _objectors(facts: MartsFacts) -> str:
+    return f"select customer_id from {facts.schema}.customers where has_profiling_objection"
 
 
 def rfm_cutoffs(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -190,17 +222,37 @@ def rfm_segment_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             facts,
             "RFM segments",
             "to_segment",
-            f"select customer_id, rfm_segment as value from {facts.schema}.customer_rfm",
+            _segments_now(facts),
             "no customer whose recorded segment is another",
+            proven="segment changes" in facts.agreed,
         )
+
+
+def segment_changes_alike(facts: MartsFacts) -> str:
+    """SQL that says whether the recorded changes add up to the RFM segments of now; or ""."""
+    if not (
+        facts.exists("history", "rfm_segment_changes")
+        and facts.exists(facts.schema, "history_rfm_segment_changes", "from_segment")
+        and facts.exists(facts.schema, "customer_rfm", "rfm_segment")
+    ):
+        return ""
+    return changes_alike(
+        "history_rfm_segment_changes", facts, "from_segment", "to_segment", _segments_now(facts)
+    )
+
+
+def _segments_now(facts: MartsFacts) -> str:
+    return f"select customer_id, rfm_segment as value from {facts.schema}.customer_rfm"
 
 
 def customer_value(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Value: plausible, and for every buyer."""
     schema = facts.schema
     value = f"{schema}.customer_value"
-    yield key("customer_value", facts, "customer_id")
-    yield from no_orphans("customer_value", facts)
+    # The same people as in customer_rfm, of which the same is asked.
+    proven = "valued buyers" in facts.agreed
+    yield key("customer_value", facts, "customer_id", proven=proven)
+    yield from no_orphans("customer_value", facts, proven=proven)
     yield from no_objectors("customer_value", facts)
     yield rule(
         "customer_value",
@@ -241,7 +293,13 @@ def customer_value(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 )
             """,
             action="Look at the log of the task predict. " + REBUILD,
+            proven=proven,
         )
+
+
+def valued_buyers_alike(facts: MartsFacts) -> str:
+    """SQL that says whether the customers with a value are those with scores; or ""."""
+    return same_customers(facts, "customer_value", "customer_rfm")
 
 
 def value_parameters(settings: Settings, facts: MartsFacts) -> Iterator[Any]:

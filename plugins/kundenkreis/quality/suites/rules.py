@@ -42,8 +42,13 @@ def rule(
     limit: str = "no row",
     severity: Severity = "critical",
     measure: str | None = None,
+    proven: bool = False,
 ) -> Any:
-    """An expectation that a query on the marts finds nothing."""
+    """An expectation that a query on the marts finds nothing.
+
+    Args:
+        proven: it is known to find nothing (`agreements`); PostgreSQL then reads nothing either.
+    """
     return expect_no_rows(
         Check(
             id=f"marts.{table}.{name}",
@@ -54,7 +59,8 @@ def rule(
             action=action or look_at(table, severity),
             find_rows=rows,
             measure=measure,
-        )
+        ),
+        f"select * from ({rows}) as checked where false" if proven else None,
     )
 
 
@@ -64,12 +70,8 @@ def look_at(table: str, severity: Severity) -> str:
     return f"Look at the model {MODELS[table]} with these rows.{rebuild}"
 
 
-def key(table: str, facts: MartsFacts, *columns: str, where: str = "true") -> Any:
-    """The columns identify a row, and none of them is empty.
-
-    Args:
-        where: restricts the rows that are looked at.
-    """
+def key(table: str, facts: MartsFacts, *columns: str, proven: bool = False) -> Any:
+    """The columns identify a row, and none of them is empty."""
     key = ", ".join(columns)
     any_null = " or ".join(f"{column} is null" for column in columns)
     return rule(
@@ -77,14 +79,17 @@ def key(table: str, facts: MartsFacts, *columns: str, where: str = "true") -> An
         "key",
         f"One row per {key}, and none without.",
         f"""
-            select {key}, count(*) as rows_found from {facts.schema}.{table} where {where}
+            select {key}, count(*) as rows_found from {facts.schema}.{table}
             group by {key} having count(*) > 1 or {any_null}
         """,
         limit="no key twice, none empty",
+        proven=proven,
     )
 
 
-def no_orphans(table: str, facts: MartsFacts, key: str = "customer_id") -> Iterator[Any]:
+def no_orphans(
+    table: str, facts: MartsFacts, key: str = "customer_id", *, proven: bool = False
+) -> Iterator[Any]:
     """Every customer_id of the table is a customer's."""
     if not facts.exists(facts.schema, "customers"):
         return
@@ -102,6 +107,7 @@ def no_orphans(table: str, facts: MartsFacts, key: str = "customer_id") -> Itera
                 )
         """,
         limit="no unknown customer_id",
+        proven=proven,
     )
 
 
@@ -123,8 +129,28 @@ def no_objectors(table: str, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
+def same_customers(facts: MartsFacts, table: str, other: str) -> str:
+    """SQL that says whether two marts have the same customers, each as often; or ""."""
+    if not all(facts.exists(facts.schema, name, "customer_id") for name in (table, other)):
+        return ""
+    checksum = "select count(*) as customers, sum(hashtextextended(customer_id, 0)) as checksum"
+    return f"""
+        select one.customers = other.customers
+            and one.checksum is not distinct from other.checksum
+        from ({checksum} from {facts.schema}.{table}) as one
+        cross join ({checksum} from {facts.schema}.{other}) as other
+    """
+
+
 def changes_add_up(
-    table: str, facts: MartsFacts, what: str, column: str, now: str, limit: str
+    table: str,
+    facts: MartsFacts,
+    what: str,
+    column: str,
+    now: str,
+    limit: str,
+    *,
+    proven: bool,
 ) -> Any:
     """What earlier nights recorded of customers, and this night adds, says what the marts say.
 
@@ -134,7 +160,6 @@ def changes_add_up(
         column: of the table, what a customer changed to.
         now: a query for customer_id and value, as the marts have it.
     """
-    recorded = table.removeprefix("history_")
     return rule(
         table,
         "add_up",
@@ -143,19 +168,50 @@ def changes_add_up(
             select coalesce(recorded.customer_id, present.customer_id) as customer_id
             from (
                 select distinct on (customer_id) customer_id, {column}
-                from (
-                    select customer_id, {column}, as_of_date from history.{recorded}
-                    where as_of_date < date '{facts.as_of_date}'
-                    union all
-                    select customer_id, {column}, as_of_date from {facts.schema}.{table}
-                ) as every_change
+                from ({_every_change(table, facts, "customer_id", column, "as_of_date")})
+                    as every_change
                 order by customer_id, as_of_date desc
             ) as recorded
             full outer join ({now}) as present on present.customer_id = recorded.customer_id
             where recorded.{column} is distinct from present.value
         """,
         limit=limit,
+        proven=proven,
     )
+
+
+def changes_alike(table: str, facts: MartsFacts, from_column: str, to_column: str, now: str) -> str:
+    """SQL that says whether `changes_add_up` without following each customer through history.
+
+    Each change leaves one value for another. So of all that customers changed to, what they left
+    again is taken away, and what they have now must be over; summed up as checksums, which needs no
+    sorting of a history that only grows.
+    """
+    left, taken, value = (
+        f"hashtextextended(customer_id || '|' || {column}, 0)"
+        for column in (from_column, to_column, "value")
+    )
+    return f"""
+        select changed.checksum = present.checksum
+        from (
+            select coalesce(sum({taken}), 0) - coalesce(sum({left}), 0) as checksum
+            from ({_every_change(table, facts, "customer_id", from_column, to_column)})
+                as every_change
+        ) as changed
+        cross join (
+            select coalesce(sum({value}), 0) as checksum from ({now}) as every_customer
+        ) as present
+    """
+
+
+def _every_change(table: str, facts: MartsFacts, *columns: str) -> str:
+    selected = ", ".join(columns)
+    return f"""
+        select {selected} from history.{table.removeprefix("history_")}
+        where as_of_date < date '{facts.as_of_date}'
+        union all
+        select {selected} from {facts.schema}.{table}
+    """
 
 
 def comparable(facts: MartsFacts) -> bool:

@@ -1,0 +1,137 @@
+"""What the gate takes for proven holds on clean marts, and never where a rule would find a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from kundenkreis.quality import facts
+from kundenkreis.quality.suites import agreements
+from kundenkreis.settings import Settings
+from tests.integration import landing_fixture as landing
+from tests.integration import marts_fixture as marts
+
+pytestmark = pytest.mark.integration
+
+_TWO_STAYS = "select customer_id from lifecycle_intervals where valid_to is not null limit 1"
+
+FAULTS: dict[str, tuple[str, ...]] = {
+    "orders": (
+        "delete from orders where order_id = '24'",
+        "insert into orders select * from orders where order_id = '24'",
+        "update orders set order_id = '99999' where order_id = '24'",
+        "update orders set revenue_before_refunds = revenue_before_refunds + 0.01"
+        " where order_id = '24'",
+        # The sum stays as it is.
+        "update orders set revenue_before_refunds = revenue_before_refunds"
+        " + case order_id when '24' then 1 else -1 end where order_id in ('24', '25')",
+    ),
+    "buyers": (
+        "delete from customer_rfm where customer_id = 'c31'",
+        "insert into customer_rfm select * from customer_rfm where customer_id = 'c31'",
+        "update customer_rfm set customer_id = 'nobody' where customer_id = 'c31'",
+        "update customer_rfm set frequency = frequency + 1 where customer_id = 'c31'",
+        "update customer_rfm set recency_days = recency_days - 1 where customer_id = 'c31'",
+        "update customer_rfm set monetary = monetary + 1 where customer_id = 'c31'",
+    ),
+    "stays": (
+        "update lifecycle_intervals set stage = 'lost' where customer_id = 'c40'",
+        "update lifecycle_intervals set stage = null where customer_id = 'c40'",
+        "update lifecycle_intervals set customer_id = 'nobody' where customer_id = 'c40'",
+        "delete from lifecycle_intervals where customer_id = 'c40' and valid_to is null",
+        "insert into lifecycle_intervals select * from lifecycle_intervals"
+        " where customer_id = 'c40' and valid_to is null",
+        "update lifecycle_intervals set valid_to = valid_to - 1"
+        f" where customer_id in ({_TWO_STAYS}) and valid_to is not null",
+        "update lifecycle_intervals set valid_to = valid_to + 1"
+        f" where customer_id in ({_TWO_STAYS}) and valid_to is not null",
+        "update lifecycle_intervals set valid_from = valid_to where customer_id in"
+        f" ({_TWO_STAYS}) and valid_to is not null",
+        "update lifecycle_intervals set valid_from = null where customer_id = 'c40'",
+    ),
+    "order rows": (
+        "update orders set is_counted = null where order_id = '24'",
+        "update orders set is_counted = not is_counted where order_id = '24'",
+        "update orders set customer_id = null where order_id = '24'",
+        "update orders set revenue_after_refunds = null where order_id = '24'",
+        "update orders set order_date = '2026-04-03' where order_id = '24'",
+        "update orders set order_date = null where order_id = '24'",
+        "update orders set revenue_after_refunds = revenue_before_refunds + 1"
+        " where order_id = '24'",
+    ),
+    "stage changes": (
+        "update lifecycle_intervals set stage = 'loyalty' where customer_id = 'c40'"
+        " and valid_to is null and stage <> 'loyalty'",
+        "delete from lifecycle_intervals where customer_id = 'c41'",
+        "delete from history_stage_changes where customer_id = 'c42'",
+    ),
+    "segment changes": (
+        "update customer_rfm set rfm_segment = 'nothing' where customer_id = 'c31'",
+        "delete from customer_rfm where customer_id = 'c31'",
+        "delete from history_rfm_segment_changes where customer_id = 'c34'",
+    ),
+    "valued buyers": (
+        "delete from customer_value where customer_id = 'c33'",
+        "insert into customer_value select * from customer_value where customer_id = 'c33'",
+        "update customer_value set customer_id = 'nobody' where customer_id = 'c33'",
+    ),
+    "wide customers": (
+        "delete from customer_360 where customer_id = 'c60'",
+        "insert into customer_360 select * from customer_360 where customer_id = 'c60'",
+        "update customer_360 set customer_id = 'nobody' where customer_id = 'c60'",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return landing.settings(tmp_path_factory.mktemp("config"))
+
+
+@pytest.fixture(scope="module")
+def clean(module_warehouse_dsn: str) -> Iterator[str]:
+    landing.land(module_warehouse_dsn)
+    marts.build(module_warehouse_dsn)
+    yield module_warehouse_dsn
+
+
+def _facts(connection: psycopg.Connection, settings: Settings) -> facts.MartsFacts:
+    return facts.marts_facts(connection, settings, marts.SCHEMA, landing.AS_OF, "run")
+
+
+def test_all_agreements_hold_on_clean_marts(clean: str, settings: Settings) -> None:
+    with psycopg.connect(clean) as connection:
+        known = _facts(connection, settings)
+    assert agreements.found(clean, settings, known) == set(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [(name, fault) for name, faults in FAULTS.items() for fault in faults]
+)
+def test_no_agreement_holds_over_a_fault(
+    clean: str, settings: Settings, name: str, fault: str
+) -> None:
+    with psycopg.connect(clean) as connection:
+        known = _facts(connection, settings)
+        query = agreements.queries_of(settings, known)[name]
+        connection.execute(f"set local search_path to {marts.SCHEMA}".encode())
+        changed = connection.execute(fault.encode())
+        assert changed.rowcount > 0
+        assert connection.execute(query.encode()).fetchone() in {(False,), (None,)}
+        connection.rollback()
+
+
+def test_what_cannot_be_asked_is_not_proven(clean: str, settings: Settings) -> None:
+    with psycopg.connect(clean) as connection:
+        known = _facts(connection, settings)
+        connection.rollback()
+        connection.execute(f"alter table {marts.SCHEMA}.orders rename to orders_away".encode())
+        connection.commit()
+        try:
+            held = agreements.found(clean, settings, known)
+        finally:
+            connection.execute(f"alter table {marts.SCHEMA}.orders_away rename to orders".encode())
+            connection.commit()
+    assert held == set(FAULTS) - {"orders", "buyers", "order rows"}
