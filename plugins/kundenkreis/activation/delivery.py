@@ -8,13 +8,13 @@ just before sending and win over the plan.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
@@ -96,20 +96,35 @@ where
     )
 """
 
-_ATTRIBUTE_TYPES = r"""
+# Attributes are columns of customer_360, so that their type is the column's and nobody has to look
+# at every value before the first request.
+_ATTRIBUTE_TYPES = """
+with names as (
+    select distinct jsonb_array_elements_text(cast(changes.changed_fields as jsonb)) as attribute
+    from (
+        select distinct plan_rows.changed_fields
+        from activation.plan_rows
+        where
+            plan_rows.publication_id = %(publication_id)s
+            and plan_rows.destination = %(destination)s
+            and {may_go}
+            and plan_rows.operation = 'upsert'
+    ) as changes
+)
 select
-    entries.attribute,
-    bool_and(jsonb_typeof(entries.value) = 'number') as is_number,
-    bool_and(entries.value #>> '{{}}' ~ '^\d{{4}}-\d{{2}}-\d{{2}}$') as is_date
-from activation.plan_rows
-cross join lateral jsonb_each(cast(plan_rows.attributes as jsonb)) as entries (attribute, value)
-where
-    plan_rows.publication_id = %(publication_id)s
-    and plan_rows.destination = %(destination)s
-    and {may_go}
-    and plan_rows.operation = 'upsert'
-    and jsonb_typeof(entries.value) <> 'null'
-group by entries.attribute
+    names.attribute,
+    case
+        when pg_type.typcategory = 'N' then 'number'
+        when pg_type.typname = 'date' then 'date'
+        else 'text'
+    end as attribute_type
+from names
+left join pg_attribute
+    on
+        pg_attribute.attrelid = to_regclass('marts.customer_360')
+        and pg_attribute.attname = names.attribute
+        and not pg_attribute.attisdropped
+left join pg_type on pg_type.oid = pg_attribute.atttypid
 """
 
 # Whoever may leave a held audience leaves it with the planned rows; that is not its first sync.
@@ -134,16 +149,17 @@ where
     )
 """
 
+# Only what is not known is tried again, so that any other state is the last attempt's.
 _OUTCOMES = """
 with last_attempts as (
-    select distinct on (ledger.plan_row_id)
+    select
         ledger.plan_row_id,
-        ledger.state
+        coalesce(max(ledger.state) filter (where ledger.state <> 'unknown'), 'unknown') as state
     from activation.ledger
     where
         ledger.publication_id = %(publication_id)s
         and ledger.destination = %(destination)s
-    order by ledger.plan_row_id, ledger.attempt_id desc
+    group by ledger.plan_row_id
 )
 select
     coalesce(plan_rows.audience, '') as audience,
@@ -391,10 +407,7 @@ def _send_everything(job: _Delivery) -> None:
 def _ensure_attributes(job: _Delivery) -> None:
     rows = job.writer.execute(_ATTRIBUTE_TYPES.format(may_go=job.may_go), job.keys).fetchall()
     job.writer.commit()
-    types: dict[str, AttributeType] = {
-        name: "number" if is_number else "date" if is_date else "text"
-        for name, is_number, is_date in rows
-    }
+    types: dict[str, AttributeType] = dict(rows)
     if types:
         job.tool.ensure_attributes(types)
 
@@ -521,7 +534,7 @@ def _row(planned: PlannedRow) -> Row:
         address=planned.address,
         vendor_id=planned.vendor_id,
         may_create=bool(planned.may_create) and planned.state is None,
-        attributes=json.loads(planned.attributes),
+        attributes=orjson.loads(planned.attributes),
     )
 
 
