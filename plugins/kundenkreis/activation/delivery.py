@@ -41,7 +41,8 @@ from kundenkreis.failpoints import reach
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
-_LOCK_NAMESPACE = 7_202_612
+LOCK_NAMESPACE = 7_202_612
+"""Of the advisory lock per tool that deliveries, reconciliations and erasures hold."""
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
 _FETCHED_ROWS = 2000
@@ -282,13 +283,14 @@ def _lock(writer: psycopg.Connection, destination: str) -> None:
     """One delivery per tool at a time. A killed process's lock goes with its connection."""
     try:
         writer.execute(f"set lock_timeout = '{_LOCK_WAIT}'")
-        writer.execute("select pg_advisory_lock(%s, hashtext(%s))", (_LOCK_NAMESPACE, destination))
+        writer.execute("select pg_advisory_lock(%s, hashtext(%s))", (LOCK_NAMESPACE, destination))
         writer.execute("set lock_timeout = 0")
         writer.commit()
     except psycopg.errors.LockNotAvailable:
         raise WarehouseError(
-            f"Another delivery to {destination} has been under way for {_LOCK_WAIT}. Wait for it; "
-            "pg_stat_activity shows it as 'kundenkreis deliver'."
+            f"{destination} has been in use for {_LOCK_WAIT}: by another delivery, its "
+            "reconciliation or an erasure. Wait for it; pg_stat_activity shows it as "
+            "'kundenkreis deliver', 'kundenkreis reconcile' or 'kundenkreis erase'."
         ) from None
 
 
