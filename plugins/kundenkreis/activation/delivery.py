@@ -492,6 +492,9 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
     size = job.tool.capabilities.batch_size[operation]
     # A server-side cursor: a plan may be larger than memory. It sees the state from before this
     # operation, which is right, because the rows of one operation do not depend on each other.
+    # The ledger grows while it is read. A plan made while it was empty, with a nested loop, would
+    # look through all that has come since for every row.
+    job.reader.execute("set local enable_nestloop = off")
     with job.reader.cursor(name=f"planned_{operation}", row_factory=args_row(PlannedRow)) as cursor:
         cursor.itersize = _FETCHED_ROWS
         # Attributes belong to no audience, so that nothing has to be sorted before the first row.
