@@ -243,5 +243,5 @@ select
 from activation.delivered_state
 left join activation.destinations on destinations.destination = delivered_state.destination
 left join activation.ledger as last_rejection
-    on last_rejection.attempt_id = delivered_state.rejected_attempt_id
+    on delivered_state.rejected_attempt_id = last_rejection.attempt_id
 where delivered_state.rejections > 0;
