@@ -42,6 +42,15 @@ create table activation.plan_rows (
 create schema if not exists marts;
 create view marts.contactability as
     select cast(null as text) as customer_id, cast(null as text) as address where false;
+create view marts.customer_360 as
+    select
+        cast(null as text) as first_name,
+        cast(null as text) as stage,
+        cast(null as text) as rfm_segment,
+        cast(null as bigint) as orders,
+        cast(null as numeric(18, 4)) as monetary,
+        cast(null as date) as last_order
+    where false;
 """
 _FORGET = (
     "truncate activation.ledger, activation.delivered_state, activation.subscriber_states,"
@@ -63,7 +72,10 @@ select
         'monetary', round(number %% 100000 / 7.0, 2),
         'last_order', cast(date '2026-01-01' + number %% 300 as text)
     ) as text) else '{}' end,
-    '[]', md5(step.operation || number || %(publication)s), 'planned', 'bench', now(), true
+    case when step.operation = 'upsert'
+        then '["first_name", "last_order", "monetary", "orders", "rfm_segment", "stage"]'
+        else '[]' end,
+    md5(step.operation || number || %(publication)s), 'planned', 'bench', now(), true
 from generate_series(1, %(members)s) as number
 cross join (values ('upsert', null, null), ('add', 'Champions', 'champions'))
     as step (operation, audience, segment)

@@ -27,9 +27,8 @@ connection = Connection(
 def open_tool(*arguments):
     tool = open_destination(*arguments)
     if shape:
-        tool._client._rate_limit = RateLimit(
-            remaining_header="RateLimit-Remaining", reset_header="RateLimit-Reset"
-        )
+        limit = RateLimit(remaining_header="RateLimit-Remaining", reset_header="RateLimit-Reset")
+        tool._client._rate_limit = tool._client._pacer._limit = limit
     return tool
 
 

@@ -31,6 +31,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 import httpx
+import orjson
 import tenacity
 
 from kundenkreis.connections import Connection
@@ -210,10 +211,15 @@ class VendorClient:
         OutcomeUnknown (only with ``idempotent=False``), VendorError (unreachable, or still failing
         after all attempts).
         """
-        arguments: dict[str, Any] = {"params": params, "json": json, "files": files, "data": data}
+        sent_headers = dict(headers or {})
+        arguments: dict[str, Any] = {"params": params, "files": files, "data": data}
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        if headers:
-            arguments["headers"] = dict(headers)
+        if json is not None:
+            arguments["content"] = _encoded(json)
+            if "content-type" not in self._client.headers:
+                sent_headers = {"Content-Type": "application/json", **sent_headers}
+        if sent_headers:
+            arguments["headers"] = sent_headers
         if timeout is not None:
             arguments["timeout"] = timeout
         call = f"{method.upper()} {redact_path(path)}"
@@ -248,7 +254,7 @@ class VendorClient:
         try:
             if self._decimal_numbers:
                 return jsonlib.loads(response.text, parse_float=Decimal)
-            return response.json()
+            return _decoded(response)
         except ValueError:
             kind = response.headers.get("content-type", "no content type").split(";")[0]
             call = f"{response.request.method} {redact_path(response.request.url.path)}"
@@ -424,6 +430,20 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 _HASH = re.compile(r"^[0-9a-fA-F]{32,64}$")
 _CODE = re.compile(r"^[A-Za-z0-9_.\- ]{1,60}$")
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:  # integers of more than 64 bits
+        return jsonlib.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError:  # a byte order mark, UTF-16, NaN
+        return response.json()
 
 
 def redact_path(path: str) -> str:

@@ -79,12 +79,12 @@ class Pacer:
         self._not_before = 0.0
         self._held_until = 0.0
         self._refused_after = 0
-        # Of the announced window: calls left (None: not known), its end, its size, and the turn
-        # that told of it last.
-        self._left: int | None = None
+        # Of the announced window: the fewest calls that an answer said are left (None: not known),
+        # its end, and the size and length of the largest so far.
+        self._remaining: int | None = None
         self._ends = 0.0
         self._size = 0
-        self._told_by = 0
+        self._length = 0.0
 
     @contextmanager
     def turn(self, again: bool) -> Iterator[Turn]:
@@ -126,26 +126,28 @@ class Pacer:
             start = max(moment, self._not_before)
             if not again:
                 start = max(start, self._held_until)
-            if self._left is not None and self._left <= 0:
+            if self._has_none_left():
                 start = max(start, self._ends)
                 self._not_before = max(self._not_before, start)
-                self._left = self._size or None
+                self._remaining = self._size or None
             if self._limit.per_second:
                 self._not_before = start + 1.0 / self._limit.per_second
-            if self._left is not None:
-                self._left -= 1
             self._under_way += 1
             self.given += 1
             return self.given, start - moment
 
     def _used_up(self) -> bool:
-        return self._left is not None and self._left <= 0 and self._monotonic() < self._ends
+        return self._has_none_left() and self._monotonic() < self._ends
+
+    def _has_none_left(self) -> bool:
+        """Calls under way may not be counted yet in what answers said: answers overtake."""
+        return self._remaining is not None and self._remaining <= self._under_way
 
     def _give_back(self, turn: Turn) -> None:
         with self._changed:
             self._under_way -= 1
             if turn.answered is not None:
-                self._read_window(turn, turn.answered)
+                self._read_window(turn.answered)
                 self._grow(turn.answered)
                 if turn.answered.is_success and turn.number > self._refused_after:
                     self._held_until = 0.0  # the vendor takes calls again
@@ -158,17 +160,24 @@ class Pacer:
             self._allowed += 1
             self._successes = 0
 
-    def _read_window(self, turn: Turn, answered: httpx.Response) -> None:
-        """What the latest of the answers says about the window, less what was sent since."""
+    def _read_window(self, answered: httpx.Response) -> None:
+        """What an answer says about the window, whichever of several answers arrives first."""
         limit = self._limit
-        if not (limit.remaining_header and limit.reset_header) or turn.number < self._told_by:
+        if not (limit.remaining_header and limit.reset_header):
             return
         try:
             remaining = int(float(answered.headers[limit.remaining_header]))
             reset = float(answered.headers[limit.reset_header]) * limit.reset_unit_seconds
         except (KeyError, ValueError):
             return
-        self._told_by = turn.number
+        reset = min(max(reset, 0.0), LONGEST_WAIT_SECONDS)
+        ends = self._monotonic() + reset
         self._size = max(self._size, remaining + 1)
-        self._ends = self._monotonic() + min(max(reset, 0.0), LONGEST_WAIT_SECONDS)
-        self._left = remaining - (self.given - turn.number)
+        self._length = max(self._length, reset)
+        # The same end, as exactly as vendors tell it and answers travel, is the same window.
+        tolerance = self._length / 2
+        if self._remaining is None or ends > self._ends + tolerance:
+            self._remaining, self._ends = remaining, ends
+        elif ends >= self._ends - tolerance:
+            self._remaining = min(self._remaining, remaining)
+            self._ends = min(self._ends, ends)

@@ -43,6 +43,7 @@ create table marts_blue.customer_360 (
     customer_id text, stage text, rfm_segment text, monetary numeric(18, 4), last_order_date date
 );
 create or replace view marts.contactability as select * from marts_blue.contactability;
+create or replace view marts.customer_360 as select * from marts_blue.customer_360;
 """
 
 

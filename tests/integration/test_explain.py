@@ -99,10 +99,6 @@ insert into activation.delivered_state (
     ('listmonk', 'Loyal', 'ada@mail.example', 'ada', 'loyal', true, '{}', '2026-05-02'),
     ('listmonk', 'Loyal', 'gone@mail.example', 'gone', 'loyal', true, '{}', '2026-05-02'),
     ('listmonk', '', 'ada@mail.example', 'ada', null, false, '{"stage": "loyalty"}', '2026-05-02');
-insert into activation.delivered_state (
-    destination, audience, address, customer_id, segment, rejections, rejected_reason,
-    retry_from_publication_id
-) values ('mailchimp', 'Loyal', 'ada@mail.example', 'ada', 'loyal', 2, 'bad_field', 9);
 insert into activation.ledger (
     plan_row_id, publication_id, run_id, destination, audience, segment, customer_id, operation,
     address, payload_hash, state, reason_code, settled_at
@@ -111,6 +107,13 @@ insert into activation.ledger (
         'confirmed', null, '2026-05-02'),
     ('b', 1, 'r', 'mailchimp', 'Loyal', 'loyal', 'ada', 'add', 'ada@mail.example', 'h',
         'rejected', 'bad_field', '2026-05-03');
+insert into activation.delivered_state (
+    destination, audience, address, customer_id, segment, rejections, rejected_reason,
+    retry_from_publication_id, rejected_attempt_id
+) values (
+    'mailchimp', 'Loyal', 'ada@mail.example', 'ada', 'loyal', 2, 'bad_field', 9,
+    (select max(attempt_id) from activation.ledger)
+);
 create table activation.plan_rows as select
     1::bigint as publication_id, 'listmonk'::text as destination, null::text as audience,
     null::text as segment, 'ada'::text as customer_id, 'upsert'::text as operation,

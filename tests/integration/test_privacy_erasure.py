@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
 
+from kundenkreis.activation.reconciliation import reconcile
 from kundenkreis.activation.subscribers import refresh_states
 from kundenkreis.connections import Connection
 from kundenkreis.destinations.config import ListmonkSettings
@@ -383,7 +385,65 @@ def test_what_a_tool_says_from_after_the_erasure_is_read(
     assert (ANNA_ASCII,) in _rows(dsn, "select address from activation.subscriber_states")
 
 
+def _until_it_is_over_or_waits_for_a_lock(dsn: str, under_way: Thread) -> None:
+    waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+    while under_way.is_alive() and _rows(dsn, waiting) == [(0,)]:
+        under_way.join(0.05)
+
+
+def test_an_audience_that_is_read_back_meanwhile_brings_nobody_back(
+    dsn: str, tools: dict[str, Any]
+) -> None:
+    erasing = Thread(target=lambda: erase(errand(dsn, tools), ANNA, "ben"))
+
+    class Read(MemoryTool):
+        def read_members(self, audience_id: str) -> Iterator[list[str]]:
+            yield [ANNA_ASCII, BEN]
+            erasing.start()
+            _until_it_is_over_or_waits_for_a_lock(dsn, erasing)
+
+    tools["listmonk"] = Read(states={ANNA_ASCII: "subscribed", BEN: "subscribed"})
+    with psycopg.connect(dsn) as connection:
+        connection.execute("delete from activation.audiences")
+        connection.execute(
+            "insert into activation.audiences (destination, audience, vendor_id)"
+            " values ('listmonk', 'Champions', '1')"
+        )
+    surroundings = errand(dsn, tools)
+    reconcile(
+        *("listmonk", surroundings.settings, surroundings.resolve, dsn, "run", 1),
+        lambda line: None,
+        open_tool=surroundings.open_tool,
+    )
+    erasing.join()
+    with psycopg.connect(dsn) as connection:
+        assert erasure.pending(connection) == []
+    _assert_gone(dsn)
+
+
+def test_what_was_read_back_before_a_tool_was_settled_by_hand_goes_with_it(
+    dsn: str, tools: dict[str, Any]
+) -> None:
+    class Down(MemoryTool):
+        def erase(self, address: str) -> bool:
+            raise VendorError("listmonk: cannot be reached")
+
+    tools["listmonk"] = Down(states={ANNA_ASCII: "subscribed"})
+    done = erase(errand(dsn, tools), ANNA, "ben")
+    assert done.state == "pending"
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "insert into activation.drift"
+            " (run_id, publication_id, destination, audience, address, kind)"
+            " values ('run', 1, 'listmonk', 'Champions', %s, 'extra')",
+            (ANNA_ASCII,),
+        )
+    settled = erasure.settle_by_hand(errand(dsn, tools), done.erasure_id, "listmonk")
+    assert settled.state == "done"
+    _assert_gone(dsn)
+
+
 def test_it_takes_the_lock_that_deliveries_take() -> None:
     from kundenkreis.activation import delivery
 
-    assert erasure._DELIVERY_LOCKS == delivery._LOCK_NAMESPACE
+    assert erasure._DELIVERY_LOCKS == delivery.LOCK_NAMESPACE

@@ -70,6 +70,30 @@ def test_calls_under_way_count_before_their_answers_say_so() -> None:
             future.result(timeout=10)
 
 
+def test_an_answer_that_overtakes_another_gives_no_calls_back() -> None:
+    paced, _ = pacer(WINDOW, 4)
+    call(paced, left=3)
+    first, second = paced.turn(again=False), paced.turn(again=False)
+    # Sent first and carried out last, so that only its answer counts both.
+    first.__enter__().answered = httpx.Response(200, headers={"Left": "1", "Reset": "5"})
+    second.__enter__().answered = httpx.Response(200, headers={"Left": "2", "Reset": "5"})
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert not paced._used_up()
+    with paced.turn(again=False):
+        assert paced._used_up()
+
+
+def test_an_answer_of_the_window_before_says_nothing_about_this_one() -> None:
+    paced, clock = pacer(WINDOW, 4)
+    call(paced, left=3)
+    clock.now = 5.0
+    call(paced, left=3)
+    call(paced, left=0, reset=0.0)
+    call(paced, left=2)
+    assert clock.slept == []
+
+
 def test_a_refusal_holds_everybody_back_until_a_later_call_went_through() -> None:
     paced, clock = pacer(RateLimit(), 4)
     with paced.turn(again=False) as sent_before:

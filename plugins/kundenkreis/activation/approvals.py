@@ -34,7 +34,8 @@ with open_rows as (
             select 1
             from activation.ledger
             where
-                ledger.plan_row_id = held_rows.plan_row_id
+                ledger.publication_id = held_rows.publication_id
+                and ledger.plan_row_id = held_rows.plan_row_id
                 and ledger.state in ('confirmed', 'rejected', 'suppressed', 'skipped')
         )
     group by held_rows.destination, held_rows.audience

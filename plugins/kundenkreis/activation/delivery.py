@@ -8,13 +8,13 @@ just before sending and win over the plan.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg.rows import args_row
 from psycopg.types.json import Jsonb
@@ -41,7 +41,8 @@ from kundenkreis.failpoints import reach
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
 
-_LOCK_NAMESPACE = 7_202_612
+LOCK_NAMESPACE = 7_202_612
+"""Of the advisory lock per tool that deliveries, reconciliations and erasures hold."""
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
 _FETCHED_ROWS = 2000
@@ -96,20 +97,35 @@ where
     )
 """
 
-_ATTRIBUTE_TYPES = r"""
+# Attributes are columns of customer_360, so that their type is the column's and nobody has to look
+# at every value before the first request.
+_ATTRIBUTE_TYPES = """
+with names as (
+    select distinct jsonb_array_elements_text(cast(changes.changed_fields as jsonb)) as attribute
+    from (
+        select distinct plan_rows.changed_fields
+        from activation.plan_rows
+        where
+            plan_rows.publication_id = %(publication_id)s
+            and plan_rows.destination = %(destination)s
+            and {may_go}
+            and plan_rows.operation = 'upsert'
+    ) as changes
+)
 select
-    entries.attribute,
-    bool_and(jsonb_typeof(entries.value) = 'number') as is_number,
-    bool_and(entries.value #>> '{{}}' ~ '^\d{{4}}-\d{{2}}-\d{{2}}$') as is_date
-from activation.plan_rows
-cross join lateral jsonb_each(cast(plan_rows.attributes as jsonb)) as entries (attribute, value)
-where
-    plan_rows.publication_id = %(publication_id)s
-    and plan_rows.destination = %(destination)s
-    and {may_go}
-    and plan_rows.operation = 'upsert'
-    and jsonb_typeof(entries.value) <> 'null'
-group by entries.attribute
+    names.attribute,
+    case
+        when pg_type.typcategory = 'N' then 'number'
+        when pg_type.typname = 'date' then 'date'
+        else 'text'
+    end as attribute_type
+from names
+left join pg_attribute
+    on
+        pg_attribute.attrelid = to_regclass('marts.customer_360')
+        and pg_attribute.attname = names.attribute
+        and not pg_attribute.attisdropped
+left join pg_type on pg_type.oid = pg_attribute.atttypid
 """
 
 # Whoever may leave a held audience leaves it with the planned rows; that is not its first sync.
@@ -134,16 +150,17 @@ where
     )
 """
 
+# Only what is not known is tried again, so that any other state is the last attempt's.
 _OUTCOMES = """
 with last_attempts as (
-    select distinct on (ledger.plan_row_id)
+    select
         ledger.plan_row_id,
-        ledger.state
+        coalesce(max(ledger.state) filter (where ledger.state <> 'unknown'), 'unknown') as state
     from activation.ledger
     where
         ledger.publication_id = %(publication_id)s
         and ledger.destination = %(destination)s
-    order by ledger.plan_row_id, ledger.attempt_id desc
+    group by ledger.plan_row_id
 )
 select
     coalesce(plan_rows.audience, '') as audience,
@@ -266,13 +283,14 @@ def _lock(writer: psycopg.Connection, destination: str) -> None:
     """One delivery per tool at a time. A killed process's lock goes with its connection."""
     try:
         writer.execute(f"set lock_timeout = '{_LOCK_WAIT}'")
-        writer.execute("select pg_advisory_lock(%s, hashtext(%s))", (_LOCK_NAMESPACE, destination))
+        writer.execute("select pg_advisory_lock(%s, hashtext(%s))", (LOCK_NAMESPACE, destination))
         writer.execute("set lock_timeout = 0")
         writer.commit()
     except psycopg.errors.LockNotAvailable:
         raise WarehouseError(
-            f"Another delivery to {destination} has been under way for {_LOCK_WAIT}. Wait for it; "
-            "pg_stat_activity shows it as 'kundenkreis deliver'."
+            f"{destination} has been in use for {_LOCK_WAIT}: by another delivery, its "
+            "reconciliation or an erasure. Wait for it; pg_stat_activity shows it as "
+            "'kundenkreis deliver', 'kundenkreis reconcile' or 'kundenkreis erase'."
         ) from None
 
 
@@ -391,10 +409,7 @@ def _send_everything(job: _Delivery) -> None:
 def _ensure_attributes(job: _Delivery) -> None:
     rows = job.writer.execute(_ATTRIBUTE_TYPES.format(may_go=job.may_go), job.keys).fetchall()
     job.writer.commit()
-    types: dict[str, AttributeType] = {
-        name: "number" if is_number else "date" if is_date else "text"
-        for name, is_number, is_date in rows
-    }
+    types: dict[str, AttributeType] = dict(rows)
     if types:
         job.tool.ensure_attributes(types)
 
@@ -477,6 +492,9 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
     size = job.tool.capabilities.batch_size[operation]
     # A server-side cursor: a plan may be larger than memory. It sees the state from before this
     # operation, which is right, because the rows of one operation do not depend on each other.
+    # The ledger grows while it is read. A plan made while it was empty, with a nested loop, would
+    # look through all that has come since for every row.
+    job.reader.execute("set local enable_nestloop = off")
     with job.reader.cursor(name=f"planned_{operation}", row_factory=args_row(PlannedRow)) as cursor:
         cursor.itersize = _FETCHED_ROWS
         # Attributes belong to no audience, so that nothing has to be sorted before the first row.
@@ -521,7 +539,7 @@ def _row(planned: PlannedRow) -> Row:
         address=planned.address,
         vendor_id=planned.vendor_id,
         may_create=bool(planned.may_create) and planned.state is None,
-        attributes=json.loads(planned.attributes),
+        attributes=orjson.loads(planned.attributes),
     )
 
 

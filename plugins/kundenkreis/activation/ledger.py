@@ -119,7 +119,7 @@ settled as (
     returning
         ledger.destination, ledger.audience, ledger.address, ledger.operation, ledger.attributes,
         ledger.payload_hash, ledger.publication_id, ledger.state, ledger.reason_code,
-        ledger.vendor_reference, outcome.is_created
+        ledger.vendor_reference, ledger.attempt_id, outcome.is_created
 ),
 confirmed as (
     update activation.delivered_state as known
@@ -135,6 +135,7 @@ confirmed as (
         rejections = 0,
         rejected_payload_hash = null,
         rejected_reason = null,
+        rejected_attempt_id = null,
         retry_from_publication_id = null
     from settled
     where
@@ -154,6 +155,7 @@ refused as (
         end,
         rejected_payload_hash = settled.payload_hash,
         rejected_reason = settled.reason_code,
+        rejected_attempt_id = settled.attempt_id,
         retry_from_publication_id = settled.publication_id + case
             when known.rejected_payload_hash = settled.payload_hash
                 then power(2, least(known.rejections, 20))::bigint

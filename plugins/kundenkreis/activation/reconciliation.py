@@ -8,14 +8,18 @@ from typing import Any
 
 import psycopg
 
+from kundenkreis.activation.delivery import LOCK_NAMESPACE
 from kundenkreis.activation.subscribers import OpenTool
 from kundenkreis.connections import Resolver
 from kundenkreis.destinations import open_destination
 from kundenkreis.destinations.base import Destination
+from kundenkreis.errors import WarehouseError
 from kundenkreis.failpoints import reach
 from kundenkreis.http import RefusedRequest, understood_pages
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
+
+_LOCK_WAIT = "10min"
 
 _DRIFT = """
 insert into activation.drift (run_id, publication_id, destination, audience, address, kind)
@@ -84,6 +88,7 @@ def reconcile(
 
     Raises:
         VendorError, CredentialError: the tool cannot be read.
+        WarehouseError: a delivery or an erasure kept the tool for too long.
     """
     tool_settings = settings.destinations[destination]
     with (
@@ -133,6 +138,7 @@ def _compare(
     connection: psycopg.Connection, tool: Destination, vendor_id: str, keys: dict[str, Any]
 ) -> tuple[int, dict[str, int]]:
     """Read one audience and settle it in one transaction; members delivered, and what was found."""
+    _lock(connection, keys["destination"])
     connection.execute("create temporary table found_members (address text) on commit drop")
     with connection.cursor() as cursor, cursor.copy("copy found_members from stdin") as copy:
         for address in _members(tool, vendor_id):
@@ -148,6 +154,25 @@ def _compare(
         "missing": int(missing),
         "extra": int(extra),
     }
+
+
+def _lock(connection: psycopg.Connection, destination: str) -> None:
+    """Keep deliveries and erasures away until the transaction ends.
+
+    What was read before a person was erased would otherwise be written after it, and what a
+    delivery adds meanwhile would count as missing.
+    """
+    try:
+        connection.execute(f"set local lock_timeout = '{_LOCK_WAIT}'")
+        connection.execute(
+            "select pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK_NAMESPACE, destination)
+        )
+        connection.execute("set local lock_timeout = 0")
+    except psycopg.errors.LockNotAvailable:
+        raise WarehouseError(
+            f"The reconciliation of {destination} has waited {_LOCK_WAIT} for a delivery or an "
+            "erasure to end. Run it again when that is over."
+        ) from None
 
 
 def _members(tool: Destination, vendor_id: str) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
 records what is about to be sent, as many as the tool takes make the requests, and this one settles
-the answers. A few packages are recorded ahead.
+the answers. As many packages are recorded ahead as are under way, because those may all be answered at
+once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from kundenkreis.errors import KundenkreisError
 from kundenkreis.failpoints import reach
 from kundenkreis.http import understood
 
-_AHEAD = 4
+_LEAST_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Sending:
 
     def _prepare(self, scribe: ThreadPoolExecutor, packages: Iterator[Package]) -> None:
         """Have the next packages recorded, as many as are kept ahead."""
-        while not self._exhausted and len(self._preparing) + len(self._ready) < _AHEAD:
+        ahead = max(_LEAST_AHEAD, len(self._under_way))
+        while not self._exhausted and len(self._preparing) + len(self._ready) < ahead:
             self._preparing.append(scribe.submit(self._begin, packages))
 
     def _take_prepared(self, begun: _UnderWay | None) -> None:

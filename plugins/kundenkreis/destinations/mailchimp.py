@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -178,12 +179,15 @@ class Mailchimp:
         """Create the merge fields that are missing. Those that exist keep their type."""
         if self._merge_tags is None:
             self._merge_tags = self._existing_merge_tags()
-        for attribute, kind in sorted(types.items()):
-            tag = self._tag(attribute)
-            if tag not in self._merge_tags:
-                body = {"tag": tag, "name": _label(attribute), "type": kind, "public": False}
-                create_once(partial(self._create_merge_field, body), partial(self._find_tag, tag))
-                self._merge_tags.add(tag)
+        missing = {
+            tag: {"tag": tag, "name": _label(attribute), "type": kind, "public": False}
+            for attribute, kind in sorted(types.items())
+            if (tag := self._tag(attribute)) not in self._merge_tags
+        }
+        if missing:
+            # Together: the first batch waits for all of them.
+            with ThreadPoolExecutor(CAPABILITIES.parallel_batches) as pool:
+                self._merge_tags.update(pool.map(self._ensure_merge_field, missing.values()))
 
     def deliver(self, batch: Batch) -> list[Outcome]:
         """Carry out a batch of up to 500 rows in one or two calls."""
@@ -328,9 +332,8 @@ class Mailchimp:
 
     def _merge_values(self, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
         tags = self._tags
-        for name in attributes:
-            if name not in tags:
-                tags[name] = self._tag(name)
+        if not attributes.keys() <= tags.keys():
+            tags.update({name: self._tag(name) for name in attributes})
         return {tags[name]: _merge_value(value) for name, value in attributes.items()}
 
     def _tag(self, attribute: str) -> str:
@@ -348,6 +351,10 @@ class Mailchimp:
         path = f"{self._list_path()}/merge-fields"
         pages = self._pages(path, "merge_fields", {})
         return {str(field["tag"]) for page in pages for field in page}
+
+    def _ensure_merge_field(self, body: Mapping[str, Any]) -> str:
+        tag = str(body["tag"])
+        return create_once(partial(self._create_merge_field, body), partial(self._find_tag, tag))
 
     def _find_tag(self, tag: str) -> str | None:
         return tag if tag in self._existing_merge_tags() else None

@@ -459,9 +459,7 @@ def _do_destination(errand: Errand, erasure_id: int, place: str, person: Person)
         ):
             erased = [tool.erase(address) for address in sorted(person.addresses)]
             with connect(errand.dsn, application_name="kundenkreis erase") as connection:
-                # What was read back from the tool meanwhile.
-                for step in steps_of(connection, "activation", person):
-                    step.run(connection)
+                _forget_what_was_read(connection, person)
                 outcome = "erased" if any(erased) else "not_there"
                 _tick_off(connection, erasure_id, place, outcome, {"contacts": sum(erased)})
     except KundenkreisError as error:
@@ -475,16 +473,27 @@ def _do_destination(errand: Errand, erasure_id: int, place: str, person: Person)
         errand.progress(f"erasure {erasure_id}: {name} is left for later: {reason}")
 
 
+def _forget_what_was_read(connection: psycopg.Connection, person: Person) -> None:
+    """What was read back from a tool since the warehouse was emptied, and before the tool was."""
+    for step in steps_of(connection, "activation", person):
+        step.run(connection)
+
+
 def settle_by_hand(errand: Errand, erasure_id: int, destination: str) -> Certificate:
     """Tick off a tool in which somebody deleted the contact by hand.
 
     Raises:
         DataError: the erasure has nothing open there.
+        WarehouseError: a delivery kept the tool for too long.
     """
     place = _DESTINATION + destination
-    with connect(errand.dsn, application_name="kundenkreis erase") as connection:
+    with (
+        _undisturbed(errand, place),
+        connect(errand.dsn, application_name="kundenkreis erase") as connection,
+    ):
         if place not in _open_places(connection, erasure_id):
             raise DataError(f"Erasure {erasure_id} has nothing open at {destination}.")
+        _forget_what_was_read(connection, _recall(connection, erasure_id))
         _tick_off(connection, erasure_id, place, "by_hand", {})
     return resume(errand, erasure_id)
 
