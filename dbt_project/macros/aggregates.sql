@@ -11,6 +11,10 @@
     (array_agg({{ column }} order by {{ order_by }}) filter (where {{ column }} is not null))[1]
 {%- endmacro %}
 
+{% macro duckdb__first_known(column, order_by) -%}
+    first({{ column }} order by {{ order_by }}) filter (where {{ column }} is not null)
+{%- endmacro %}
+
 
 {# True when the condition holds for any row of the group. #}
 {% macro any_true(condition) -%}
@@ -46,5 +50,9 @@
 {%- endmacro %}
 
 {% macro postgres__comma_separated(column) -%}
+    string_agg(distinct {{ column }}, ',' order by {{ column }})
+{%- endmacro %}
+
+{% macro duckdb__comma_separated(column) -%}
     string_agg(distinct {{ column }}, ',' order by {{ column }})
 {%- endmacro %}
