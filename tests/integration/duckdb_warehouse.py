@@ -29,7 +29,6 @@ _TYPES = {
     # DuckDB has no decimal without a scale; dlt lands decimals there with this one.
     "numeric": "decimal(38, 9)",
     "jsonb": "json",
-    "text[]": "text[]",
 }
 
 
@@ -53,8 +52,8 @@ def copy_inputs(dsn: str, file: Path, folder: Path) -> int:
             target.execute(f"create schema if not exists {schema}")
             target.execute(f"create table {schema}.{table} ({listed})")
             target.execute(
-                f"copy {schema}.{table} from '{rows}'"
-                " (format csv, auto_detect false, header false, delimiter ',', quote '\"', escape '\"', nullstr '\\N')"
+                f"copy {schema}.{table} from '{rows}' (format csv, auto_detect false,"
+                """ header false, delimiter ',', quote '"', escape '"', nullstr '\\N')"""
             )
             count = target.execute(f"select count(*) from {schema}.{table}").fetchone()
             copied += count[0] if count else 0
