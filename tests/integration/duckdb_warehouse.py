@@ -1,4 +1,4 @@
-"""The dbt project on DuckDB: what a build reads, copied there, and the build itself."""
+"""The dbt project on DuckDB: what a build reads, copied there, and dbt's commands."""
 
 from __future__ import annotations
 
@@ -77,19 +77,29 @@ def _tables(connection: psycopg.Connection) -> Iterable[tuple[str, str, dict[str
         yield schema, table, columns
 
 
-def build(
-    file: Path, folder: Path, variables: Mapping[str, Any], *arguments: str
+def run_dbt(
+    command: str, file: Path, folder: Path, variables: Mapping[str, Any], *arguments: str
 ) -> dict[str, str]:
-    """`dbt build` with the target duckdb, in a process of its own.
+    """One dbt command with the target duckdb, without the plan, in a process of its own.
 
     Returns:
         The status of each node by its dbt name.
     """
     project = repository_root() / "dbt_project"
+    results = folder / "run_results.json"
+    results.unlink(missing_ok=True)
     finished = subprocess.run(
         [
             str(Path(sys.executable).with_name("dbt")),
-            *("build", "--target", "duckdb", "--project-dir", str(project)),
+            *(
+                command,
+                "--target",
+                "duckdb",
+                "--exclude",
+                "tag:plan",
+                "--project-dir",
+                str(project),
+            ),
             *("--profiles-dir", str(project), "--target-path", str(folder)),
             *("--log-path", str(folder), "--vars", json.dumps(dict(variables))),
             *arguments,
@@ -99,7 +109,6 @@ def build(
         text=True,
         check=False,
     )
-    results = folder / "run_results.json"
     assert results.exists(), finished.stdout[-3000:] + finished.stderr[-3000:]
     found = json.loads(results.read_text(encoding="utf-8"))["results"]
     return {
