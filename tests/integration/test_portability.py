@@ -268,8 +268,9 @@ def test_dbt_builds_and_tests_every_model_on_duckdb(night: Night) -> None:
 
 def test_the_rules_hold_on_duckdb(night: Night) -> None:
     """The unit tests of the models, with their boundaries."""
-    assert {name: status for name, status in night.rules.items() if status != "pass"} == {}
-    assert len(night.rules) > 80
+    ended = {name: end for name, end in night.rules.items() if name.startswith("unit_test.")}
+    assert {name: end for name, end in ended.items() if end != "pass"} == {}
+    assert len(ended) > 80
 
 
 def test_every_mart_is_as_documented(night: Night) -> None:
