@@ -26,6 +26,17 @@
     end
 {%- endmacro %}
 
+{# International domains stay as they were typed: there is no function for their ASCII form. #}
+{% macro duckdb__normalised_email(address) -%}
+    {%- set cleaned -%}
+        trim(lower({{ address }}), chr(32) || chr(9) || chr(13) || chr(10) || chr(160) || chr(8203))
+    {%- endset -%}
+    case
+        when regexp_matches({{ cleaned }}, '^[^@[:space:]]+@[^@[:space:].]+([.][^@[:space:].]+)+$')
+            then {{ cleaned }}
+    end
+{%- endmacro %}
+
 
 {# The part after the @ of a normalised address. #}
 {% macro email_domain(address) -%}

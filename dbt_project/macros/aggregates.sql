@@ -11,6 +11,10 @@
     (array_agg({{ column }} order by {{ order_by }}) filter (where {{ column }} is not null))[1]
 {%- endmacro %}
 
+{% macro duckdb__first_known(column, order_by) -%}
+    first({{ column }} order by {{ order_by }}) filter (where {{ column }} is not null)
+{%- endmacro %}
+
 
 {# True when the condition holds for any row of the group. #}
 {% macro any_true(condition) -%}
@@ -49,6 +53,9 @@
     string_agg(distinct {{ column }}, ',' order by {{ column }})
 {%- endmacro %}
 
+{% macro duckdb__comma_separated(column) -%}
+    string_agg(distinct {{ column }}, ',' order by {{ column }})
+{%- endmacro %}
 
 {# Aggregate: a text that is the same for the same set of texts, in whatever order; null without any.
    Each text once. #}
@@ -63,4 +70,8 @@
 {# Without sorting. #}
 {% macro postgres__checksum(expression) -%}
     cast(bit_xor(hashtextextended({{ expression }}, 0)) as text)
+{%- endmacro %}
+
+{% macro duckdb__checksum(expression) -%}
+    cast(bit_xor(hash({{ expression }})) as varchar)
 {%- endmacro %}

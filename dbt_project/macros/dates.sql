@@ -38,6 +38,10 @@
     cast({{ moment }} at time zone '{{ var("business_timezone") }}' as date)
 {%- endmacro %}
 
+{% macro duckdb__local_date(moment) -%}
+    cast(timezone('{{ var("business_timezone") }}', {{ moment }}) as date)
+{%- endmacro %}
+
 
 {# The first moment that no longer counts: midnight after the as-of day in the business time zone. #}
 {% macro as_of_end() -%}
@@ -62,6 +66,10 @@
     (cast(cast('{{ day }}' as date) + 1 as timestamp) at time zone '{{ var("business_timezone") }}')
 {%- endmacro %}
 
+{% macro duckdb__end_of_day(day) -%}
+    timezone('{{ var("business_timezone") }}', cast(cast('{{ day }}' as date) + 1 as timestamp))
+{%- endmacro %}
+
 
 {# A day, some days later. dbt.dateadd() yields a timestamp on Postgres and is slow on dates. #}
 {% macro add_days(day, days) -%}
@@ -76,6 +84,10 @@
     ({{ day }} + {{ days }})
 {%- endmacro %}
 
+{% macro duckdb__add_days(day, days) -%}
+    ({{ day }} + cast({{ days }} as integer))
+{%- endmacro %}
+
 
 {# Whole days from one date to a later one. #}
 {% macro days_between(earlier, later) -%}
@@ -87,6 +99,10 @@
 {%- endmacro %}
 
 {% macro postgres__days_between(earlier, later) -%}
+    ({{ later }} - {{ earlier }})
+{%- endmacro %}
+
+{% macro duckdb__days_between(earlier, later) -%}
     ({{ later }} - {{ earlier }})
 {%- endmacro %}
 
@@ -113,6 +129,13 @@
                 ) + interval '1 month - 1 day'
             )
             then cast({{ text }} as date)
+    end
+{%- endmacro %}
+
+{% macro duckdb__safe_date(text) -%}
+    case
+        when regexp_matches({{ text }}, '^(19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}$')
+            then try_cast({{ text }} as date)
     end
 {%- endmacro %}
 
@@ -161,6 +184,13 @@
     (
         make_date({{ year }}, cast(extract(month from {{ birthday }}) as integer), 1)
         + cast(extract(day from {{ birthday }}) as integer) - 1
+    )
+{%- endmacro %}
+
+{% macro duckdb__birthday_in_year(birthday, year) -%}
+    (
+        make_date({{ year }}, extract(month from {{ birthday }}), 1)
+        + cast(extract(day from {{ birthday }}) - 1 as integer)
     )
 {%- endmacro %}
 

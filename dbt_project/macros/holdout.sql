@@ -12,6 +12,10 @@
     (mod(cast(cast('x' || substr({{ dbt.hash(text) }}, 1, 8) as bit(32)) as bigint), 10000) / 100.0)
 {%- endmacro %}
 
+{% macro duckdb__percent_bucket(text) -%}
+    (mod(cast('0x' || substr({{ dbt.hash(text) }}, 1, 8) as bigint), 10000) / 100.0)
+{%- endmacro %}
+
 
 {# What stands for the segment's key where the global holdout is meant; no segment may have it. #}
 {% macro global_holdout() -%}

@@ -20,6 +20,14 @@
     ) as text)
 {%- endmacro %}
 
+{% macro duckdb__json_object(pairs) -%}
+    cast(json_object(
+        {%- for key, expression in pairs.items() | sort -%}
+        '{{ key }}', {{ expression }}{{ ', ' if not loop.last }}
+        {%- endfor -%}
+    ) as text)
+{%- endmacro %}
+
 
 {# The text value of one key of a JSON object held as text. #}
 {% macro json_value(json, key) -%}
@@ -32,4 +40,8 @@
 
 {% macro postgres__json_value(json, key) -%}
     (cast({{ json }} as jsonb) ->> '{{ key }}')
+{%- endmacro %}
+
+{% macro duckdb__json_value(json, key) -%}
+    json_extract_string({{ json }}, '$.{{ key }}')
 {%- endmacro %}

@@ -76,6 +76,10 @@
     (({{ numerator }} + {{ denominator - 1 }}) / {{ denominator }})
 {%- endmacro %}
 
+{% macro duckdb__ceiling_of_ratio(numerator, denominator) -%}
+    (({{ numerator }} + {{ denominator - 1 }}) // {{ denominator }})
+{%- endmacro %}
+
 
 {# Columns gap_1 .. gap_N: this row's gap and those of the rows before it, newest first. #}
 {% macro last_gaps(column, count, over) -%}

@@ -18,6 +18,7 @@ _CLOCK = (
 )
 _POSTGRES_ONLY = {
     "cast by ::": r"::",
+    "type": r"\bas\s+(jsonb|float|text|int[248]?|float[48]|bytea|timestamptz)\s*\)",
     "filter (where ...)": r"\bfilter\s*\(\s*where\b",
     "distinct on": r"\bdistinct\s+on\b",
     "lateral": r"\blateral\b",
@@ -32,8 +33,9 @@ _POSTGRES_ONLY = {
     r"|date_trunc|make_date|bool_or|bool_and|num_nulls|concat_ws|regexp_\w+|md5|extract|age"
     r"|json_(build|agg|each|extract)\w*|substr)\s*\(",
 }
-# A macro's default may hold any dialect but that of Postgres; those only dispatch to it.
-_DISPATCHED = re.compile(r"{%-?\s*macro (postgres|default)__.*?{%-?\s*endmacro\s*-?%}", re.S)
+# A macro of one warehouse may hold its dialect, a default any but that of Postgres; the others only
+# dispatch to them.
+_DISPATCHED = re.compile(r"{%-?\s*macro (postgres|duckdb|default)__.*?{%-?\s*endmacro\s*-?%}", re.S)
 
 
 def _sql(file: Path) -> str:
@@ -78,6 +80,8 @@ def test_every_macro_for_postgres_has_a_default() -> None:
         "date '2026-01-01' + interval '1 day'",
         "cast(a as date) at time zone 'UTC'",
         "a ILIKE 'x'",
+        "cast(null as jsonb)",
+        "cast(a as float)",
     ],
 )
 def test_the_patterns_find_what_they_are_for(text: str) -> None:
