@@ -57,6 +57,7 @@
     string_agg(distinct {{ column }}, ',' order by {{ column }})
 {%- endmacro %}
 
+
 {# Aggregate: a text that is the same for the same set of texts, in whatever order; null without any.
    Each text once. #}
 {% macro checksum(expression) -%}
