@@ -212,9 +212,7 @@ def _not_counted(settings: Settings, segments: Mapping[str, Segment]) -> list[st
     windows = {key: one.send_window for key, one in segments.items() if one.send_window}
     if windows:
         days = "; ".join(f"{key}: {', '.join(one.weekdays)}" for key, one in windows.items())
-        lines.append(
-            f"Joins wait for the days of send_window, which is not counted here ({days})."
-        )
+        lines.append(f"Joins wait for the days of send_window, which is not counted here ({days}).")
     pressure = settings.model.contact_pressure
     contacted = [key for key, one in segments.items() if one.contact]
     if contacted and (pressure.at_once is not None or pressure.per_week is not None):

@@ -375,6 +375,7 @@ def test_sizes_reasons_and_changes_of_segments(dsn: str, settings: Settings) -> 
         "mailchimp",
     ]
     assert everybody["audiences"][0]["would_join"] == 3
+    assert found["not_counted"] == []  # neither contact pressure nor a day on which to send
     # A column that it requires is empty for everybody.
     delivered = found["segments"]["delivered"]
     assert (delivered["members"], delivered["enabled"]) == (0, False)
