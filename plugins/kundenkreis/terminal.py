@@ -186,6 +186,7 @@ def print_gate_trend(console: Console, rows: list[dict[str, Any]], of_one: bool)
     first = "as of" if of_one else "expectation"
     title = rows[0]["expectation_id"] if of_one else None
     table = new_table(first, "severity", "met", "observed", "allowed", "failures", title=title)
+    table.columns[0].no_wrap = True  # an id is copied from here
     for row in rows:
         name = row["as_of_date"] if of_one else row["expectation_id"]
         observed = row["observed"]
