@@ -236,6 +236,9 @@ def _approve_in_airflow(walker: Walker, block: Block) -> None:
             _wait(lambda: ui.get(open_questions).json()["hitl_details"], 400, log)
             (question,) = ui.get(open_questions).json()["hitl_details"]
             _assert_tells_what_to_decide(walker, question)
+            waits = "/api/v2/dags/~/dagRuns/~/taskInstances?state=awaiting_input&state=deferred"
+            # The task is parked a moment after its question shows.
+            _wait(lambda: ui.get(waits).json()["task_instances"], 60, log)
             _press(ui, question, "Approve")
             run = (
                 f"/api/v2/dags/customer_lifecycle/dagRuns/{question['task_instance']['dag_run_id']}"
