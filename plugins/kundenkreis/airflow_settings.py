@@ -35,7 +35,11 @@ _KNOWN_PASSWORDS = {"admin", "airflow", "password", "changeme", "postgres", "sec
 
 def main() -> None:
     """Print one line of JSON after the word AIRFLOW_SETTINGS."""
-    answer = {"settings": _settings(), "connections": _connections(sys.argv[1:])}
+    answer = {
+        "settings": _settings(),
+        "connections": _connections(sys.argv[1:]),
+        "pools": _pools(),
+    }
     sys.stdout.write(f"\nAIRFLOW_SETTINGS{json.dumps(answer)}\n")
 
 
@@ -113,6 +117,18 @@ def _connections(ids: list[str]) -> dict[str, str]:
             break
         found[name] = connection.as_json()
     return found
+
+
+def _pools() -> dict[str, int] | None:
+    """Slots by pool; None where Airflow's database is not there, or has no tables yet."""
+    from airflow.models.pool import Pool
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return {pool.pool: pool.slots for pool in Pool.get_pools()}
+    except SQLAlchemyError as problem:
+        sys.stderr.write(f"pools: {type(problem).__name__}\n")
+        return None
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def run_night(as_of: date | None, watch: Watch) -> LocalRun:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"night_{datetime.now(UTC):%Y%m%dT%H%M%S}_{os.getpid()}.log"
     with _metadata_database() as database:
-        os.environ.update(airflow_environment(f"sqlite:///{database}"))
+        os.environ.update(_environment_over(database))
         # A person is waiting: connectors retry on their own, whole tasks do not.
         os.environ.setdefault("KUNDENKREIS_TASK_RETRIES", "0")
         with _output_to(log):
@@ -97,7 +97,7 @@ def _create_template(template: Path) -> None:
         database = Path(folder) / "metadata.db"
         completed = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
-            env={**os.environ, **airflow_environment(f"sqlite:///{database}")},
+            env={**os.environ, **_environment_over(database)},
             capture_output=True,
             text=True,
             check=False,
@@ -108,6 +108,15 @@ def _create_template(template: Path) -> None:
                 f"{completed.stderr.strip().splitlines()[-1:]}"
             )
         database.replace(template)  # at once, and the same whoever comes first
+
+
+def _environment_over(database: Path) -> dict[str, str]:
+    """Airflow's settings over a file, also where the environment names another database.
+
+    That one is a scheduler's, which would meet the run in it.
+    """
+    uri = f"sqlite:///{database}"
+    return {**airflow_environment(uri), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri}
 
 
 def _load_dag() -> Any:

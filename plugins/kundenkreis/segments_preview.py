@@ -173,8 +173,9 @@ def preview(dsn: str, settings: Settings, keys: Sequence[str]) -> dict[str, Any]
 
     Returns ``{"publication_id", "as_of_date", "segments": {key: {"label", "enabled", "members",
     "contactable", "not_contactable": {reason: members}, "holdout", "sent", "audiences":
-    [{"destination", "audience", "wanted", "delivered", "would_join", "would_leave"}]}}}``.
-    ``sent`` are the members that may be sent.
+    [{"destination", "audience", "wanted", "delivered", "would_join", "would_leave"}]}},
+    "not_counted": [sentence]}``. ``sent`` are the members that may be sent; ``not_counted`` says
+    what the plan takes off later.
 
     Raises:
         ConfigError: a segment's `where` or `requires` cannot be used; names segment, file and what
@@ -202,7 +203,24 @@ def preview(dsn: str, settings: Settings, keys: Sequence[str]) -> dict[str, Any]
             "sent": counts["contactable"] - counts["holdout"],
             "audiences": _audiences(settings, key, segment, changes),
         }
-    return {**published, "segments": found}
+    return {**published, "segments": found, "not_counted": _not_counted(settings, segments)}
+
+
+def _not_counted(settings: Settings, segments: Mapping[str, Segment]) -> list[str]:
+    """What the plan decides later about these segments, in words; empty where it is nothing."""
+    lines = []
+    windows = {key: one.send_window for key, one in segments.items() if one.send_window}
+    if windows:
+        days = "; ".join(f"{key}: {', '.join(one.weekdays)}" for key, one in windows.items())
+        lines.append(f"Joins wait for the days of send_window, which is not counted here ({days}).")
+    pressure = settings.model.contact_pressure
+    contacted = [key for key, one in segments.items() if one.contact]
+    if contacted and (pressure.at_once is not None or pressure.per_week is not None):
+        lines.append(
+            "contact_pressure is not counted here; it may keep members out of "
+            f"{', '.join(contacted)}. `kundenkreis plan` shows whom it kept out."
+        )
+    return lines
 
 
 def overlap(

@@ -183,24 +183,43 @@ def print_held(console: Console, held: list[dict[str, Any]]) -> None:
 
 def print_gate_trend(console: Console, rows: list[dict[str, Any]], of_one: bool) -> None:
     """Print expectations with how they did lately, or one expectation run by run."""
-    first = "as of" if of_one else "expectation"
-    title = rows[0]["expectation_id"] if of_one else None
-    table = new_table(first, "severity", "met", "observed", "allowed", "failures", title=title)
+    if not of_one:
+        for row in rows:
+            _print_expectation(console, row)
+        return
+    columns = ("as of", "severity", "met", "observed", "allowed", "failures")
+    table = new_table(*columns, title=rows[0]["expectation_id"])
     for row in rows:
-        name = row["as_of_date"] if of_one else row["expectation_id"]
-        observed = row["observed"]
-        if row["measured"] is not None and row["measured_usually"] is not None:
-            observed += f" (usually {row['measured_usually']:,.4g})"
-        met = "[green]yes[/]" if row["success"] else f"[red]no[/], met {row['last_met_on'] or '-'}"
         table.add_row(
-            escape(name),
+            escape(row["as_of_date"]),
             row["severity"],
-            met,
-            escape(observed),
+            "[green]yes[/]" if row["success"] else f"[red]no[/], {_last_met(row)}",
+            escape(_observed(row)),
             escape(row["expected"]),
             f"{row['failures']} of {row['runs']}",
         )
     console.print(table)
+
+
+def _print_expectation(console: Console, row: dict[str, Any]) -> None:
+    """Ids are long and are copied from here, so none is folded into a column."""
+    met = "met now" if row["success"] else "not met"
+    console.print(f"[bold]{escape(row['expectation_id'])}[/]", highlight=False, soft_wrap=True)
+    for line in (
+        f"{row['severity']}: {met}, {_last_met(row)}; failed in {row['failures']} of {row['runs']}",
+        f"observed: {_observed(row)}; allowed: {row['expected']}",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _last_met(row: dict[str, Any]) -> str:
+    return f"last met on {row['last_met_on']}" if row["last_met_on"] else "never met"
+
+
+def _observed(row: dict[str, Any]) -> str:
+    if row["measured"] is None or row["measured_usually"] is None:
+        return str(row["observed"])
+    return f"{row['observed']} (usually {row['measured_usually']:,.4g})"
 
 
 def print_rollback(console: Console, done: Rollback) -> None:

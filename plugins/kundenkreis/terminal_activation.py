@@ -384,6 +384,8 @@ def print_preview(console: Console, found: dict[str, Any]) -> None:
     console.print(sizes)
     if changes.row_count:
         console.print(changes)
+    for line in found["not_counted"]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     console.print("Nothing was built or sent. The next night counts its own day's customers.")
 
 

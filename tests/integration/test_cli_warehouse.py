@@ -177,6 +177,8 @@ def test_gates_shows_what_fails_and_what_failed_lately(call: Call, warehouse_dsn
     assert found == [("marts.orders.now", False, 1, 2), ("marts.orders.before", True, 1, 2)]
     assert rows[0]["last_met_on"] == "2026-01-30"
     assert (rows[0]["measured"], rows[0]["measured_usually"]) == (7, 0)
+    listed = " ".join(call("gates")[1].split())
+    assert f"{rows[0]['expectation_id']} {rows[0]['severity']}: " in listed
     text = call("gates", "marts.orders.now")[1]
     assert "2026-01-31" in text
     assert "2026-01-30" in text

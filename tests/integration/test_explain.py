@@ -357,6 +357,18 @@ def test_the_command_prints_it_all(call: Call) -> None:
 # Segments
 
 
+def test_a_preview_says_what_the_plan_takes_off_later(dsn: str, tmp_path: Path) -> None:
+    windowed = {**SEGMENTS["loyal"], "contact": True, "send_window": {"weekdays": ["tue", "wed"]}}
+    settings_with(tmp_path, {**SEGMENTS, "loyal": windowed})
+    with (tmp_path / "model.yml").open("a") as model:
+        model.write("contact_pressure: {at_once: 1}\n")
+    edited = load_settings(tmp_path)
+    window, pressure = segments_preview.preview(dsn, edited, [])["not_counted"]
+    assert "send_window" in window and "(loyal: tue, wed)" in window
+    assert "contact_pressure" in pressure and "out of loyal." in pressure
+    assert segments_preview.preview(dsn, edited, ["everybody"])["not_counted"] == []
+
+
 def test_sizes_reasons_and_changes_of_segments(dsn: str, settings: Settings) -> None:
     found = segments_preview.preview(dsn, settings, [])
     loyal, everybody = found["segments"]["loyal"], found["segments"]["everybody"]
@@ -378,6 +390,7 @@ def test_sizes_reasons_and_changes_of_segments(dsn: str, settings: Settings) -> 
         "mailchimp",
     ]
     assert everybody["audiences"][0]["would_join"] == 3
+    assert found["not_counted"] == []  # neither contact pressure nor a day on which to send
     # A column that it requires is empty for everybody.
     delivered = found["segments"]["delivered"]
     assert (delivered["members"], delivered["enabled"]) == (0, False)

@@ -70,6 +70,15 @@ def test_what_the_environment_sets_is_kept(home: Path, monkeypatch: pytest.Monke
     assert values["AIRFLOW__CORE__PARALLELISM"] == "32"
 
 
+def test_a_night_here_never_meets_the_database_of_a_scheduler(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    monkeypatch.setenv(name, "postgresql+psycopg2://airflow@db.example.com/airflow")
+    database = tmp_path / "metadata.db"
+    assert local_run._environment_over(database)[name] == f"sqlite:///{database}"
+
+
 def test_connections_in_airflows_database_are_encrypted_with_a_key_of_ones_own(home: Path) -> None:
     from cryptography.fernet import Fernet
 

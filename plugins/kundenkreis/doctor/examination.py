@@ -56,7 +56,7 @@ def examine() -> list[Finding]:
     settings = _settings()
     facts = scheduler.read(_connection_ids(settings))
     dsn, unreachable = warehouse.reach(facts.connections.get(CONNECTION_ID))
-    patient = Patient(settings, dsn, _resolver(facts.connections), facts.settings)
+    patient = Patient(settings, dsn, _resolver(facts.connections), facts.settings, facts.pools)
     first = [*facts.findings, *unreachable]
     return [*first, *_run(patient)]
 

@@ -40,12 +40,14 @@ class Patient:
         dsn: the warehouse, as a libpq URI; None where it is not known or does not answer.
         resolve: finds a connection by id.
         airflow: Airflow's settings by ``section.key``; empty where they could not be read.
+        pools: slots by Airflow's pool; None where its database is not there or has no tables.
     """
 
     settings: Settings | None
     dsn: str | None
     resolve: Resolver
     airflow: dict[str, str]
+    pools: dict[str, int] | None = None
 
 
 Check = Callable[[Patient], Iterable[Finding]]

@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kundenkreis.airflow_home import airflow_environment
 from kundenkreis.connections import Connection, parse_connection
 from kundenkreis.doctor.findings import Finding, Patient, error, ok, or_ok, warning
 from kundenkreis.errors import KundenkreisError
+from kundenkreis.pools import needed_pools
 from kundenkreis.redaction import first_lines
 from kundenkreis.warehouse import embedded
 
@@ -32,6 +33,7 @@ class AirflowFacts:
     settings: dict[str, str] = field(default_factory=dict)
     connections: dict[str, Connection] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    pools: dict[str, int] | None = None
 
 
 def read(connection_ids: Iterable[str]) -> AirflowFacts:
@@ -62,7 +64,7 @@ def read(connection_ids: Iterable[str]) -> AirflowFacts:
             found[name] = parse_connection(name, text)
         except KundenkreisError:
             continue  # asked for again, and said, where it is used
-    return AirflowFacts(answer["settings"], found)
+    return AirflowFacts(answer["settings"], found, pools=answer["pools"])
 
 
 def _last_line(text: str) -> str:
@@ -93,6 +95,43 @@ def check(patient: Patient) -> Iterator[Finding]:
     ]
     fine = f"{_executor(found)}, {found['core.parallelism']} tasks at once"
     yield from or_ok(problems, ok(SUBJECT, "settings", fine))
+    if patient.settings is not None and patient.pools is not None:
+        needed = [pool.name for pool in needed_pools(patient.settings)]
+        yield from pools(needed, patient.pools)
+
+
+def pools(needed: Sequence[str], slots: Mapping[str, int]) -> Iterator[Finding]:
+    """Whether Airflow has the pools of the vendors' accounts, with room for a task.
+
+    Args:
+        needed: the names that the DAGs use.
+        slots: what Airflow has; below zero is without a limit.
+    """
+    for name in needed:
+        if name not in slots:
+            yield error(
+                SUBJECT,
+                f"pool {name}",
+                "The pool is missing: its tasks stay scheduled and are never started.",
+                "kundenkreis airflow init",
+            )
+        elif slots[name] == 0:
+            yield error(
+                SUBJECT,
+                f"pool {name}",
+                "The pool has no slot: its tasks stay scheduled and are never started.",
+                f"airflow pools set {name} 1 'Calls to one account'",
+            )
+        elif slots[name] != 1:
+            many = "no limit" if slots[name] < 0 else f"{slots[name]} slots"
+            yield warning(
+                SUBJECT,
+                f"pool {name}",
+                f"The pool has {many}: so many tasks may use one account at a time.",
+                f"airflow pools set {name} 1 'Calls to one account', unless the vendor allows more",
+            )
+        else:
+            yield ok(SUBJECT, f"pool {name}", "1 slot")
 
 
 def execution(found: Mapping[str, str]) -> Iterator[Finding]:

@@ -225,6 +225,25 @@ def test_settings_of_airflow_that_hurt(changes: dict[str, str], level: str, wher
     assert found[0].where == where
 
 
+@pytest.mark.parametrize(
+    ("slots", "level"),
+    [({}, "error"), ({"vendor_x": 0}, "error"), ({"vendor_x": 1}, "ok"),
+     ({"vendor_x": 2}, "warning"), ({"vendor_x": -1}, "warning")],
+)  # fmt: skip
+def test_pools_of_vendor_accounts(slots: dict[str, int], level: str) -> None:
+    found = list(scheduler.pools(["vendor_x"], {"default_pool": 128, **slots}))
+    assert levels(found) == [level]
+    assert found[0].where == "pool vendor_x"
+
+
+def test_pools_are_looked_at_where_airflows_database_answers(folder: Callable[..., Path]) -> None:
+    settings = load_settings(folder())
+    for pools, wanted in ((None, set()), ({}, {"pool vendor_woocommerce"})):
+        patient = Patient(settings, None, _nothing, GOOD, pools)
+        found = [one for one in scheduler.check(patient) if one.where.startswith("pool ")]
+        assert {one.where for one in found} == wanted
+
+
 def test_a_dag_in_a_bundle_from_elsewhere_is_not_looked_for() -> None:
     assert levels(_airflow(dag__found="elsewhere")) == ["ok"]
 
@@ -252,6 +271,7 @@ def test_airflow_is_asked_as_it_is_set_up(airflow: pytest.MonkeyPatch, tmp_path:
     assert facts.findings == []
     assert secret not in str(facts)
     assert facts.settings["core.fernet_key"] == "set"
+    assert facts.pools is None  # its database has no tables
     assert facts.settings["database.kind"] == "sqlite"
     where = {one.where for one in scheduler.check(Patient(None, None, _nothing, facts.settings))}
     assert {
