@@ -2,8 +2,8 @@
 
 Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
 records what is about to be sent, as many as the tool takes make the requests, and this one settles
-the answers. As many packages are recorded ahead as are under way, because those may all be answered at
-once.
+the answers. As many packages are recorded ahead as are under way, because those may all be answered
+at once.
 """
 
 from __future__ import annotations

@@ -161,7 +161,8 @@ def longest_wait(context: Context, now: datetime) -> timedelta:
     waits = [_until_next_night(dag, now) - QUIET_BEFORE_NIGHT]
     if dag.dagrun_timeout and dag_run.start_date:
         waits.append(dag_run.start_date + dag.dagrun_timeout - now - QUIET_BEFORE_TIMEOUT)
-    return min(waits)
+    # Differences of Airflow's moments are durations of pendulum, which its task runner cannot send.
+    return timedelta(seconds=min(waits).total_seconds())
 
 
 def _until_next_night(dag: Any, now: datetime) -> timedelta:
