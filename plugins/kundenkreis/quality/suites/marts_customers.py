@@ -56,20 +56,23 @@ def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     yield key("customer_source_ids", facts, "source", "source_record_type", "source_id")
     yield from no_orphans("customer_source_ids", facts, "source, source_record_type, source_id")
     if facts.exists("history", "customer_ids"):
-        # The inner question is asked of the few only who have a record that had another id.
+        # Each customer by itself, but only of the few who have a record that had another id.
         yield rule(
             "customer_source_ids",
             "ids_kept",
             "A customer whose records were known before has an id that one of them had.",
             f"""
-                select distinct record.customer_id
-                from {_known_records(facts, "record", "assigned")}
-                where assigned.customer_id <> record.customer_id
-                    and not (
-                        select bool_or(known.customer_id = kept.customer_id)
-                        from {_known_records(facts, "kept", "known")}
-                        where kept.customer_id = record.customer_id
-                    )
+                with moved as materialized (
+                    select distinct record.customer_id
+                    from {_known_records(facts, "record", "assigned")}
+                    where assigned.customer_id <> record.customer_id
+                )
+                select moved.customer_id from moved
+                where not (
+                    select bool_or(known.customer_id = kept.customer_id)
+                    from {_known_records(facts, "kept", "known")}
+                    where kept.customer_id = moved.customer_id
+                )
             """,
             limit="nobody renumbered",
             action="Audiences, holdouts and history hang on these ids. Look at the model "
