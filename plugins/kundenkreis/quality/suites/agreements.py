@@ -50,7 +50,6 @@ def queries_of(settings: Settings, facts: MartsFacts) -> Mapping[str, str]:
         "orders": marts_orders.orders_alike(settings, facts),
         "buyers": marts_scores.buyers_alike(settings, facts),
         "stays": marts_lifecycle.stays_in_order(facts),
-        "order rows": marts_orders.order_rows_in_order(facts),
         "stage changes": marts_lifecycle.stage_changes_alike(facts),
         "segment changes": marts_scores.segment_changes_alike(facts),
         "valued buyers": marts_scores.valued_buyers_alike(facts),

@@ -256,15 +256,21 @@ def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 
 def stage_changes_alike(facts: MartsFacts) -> str:
-    """SQL that says whether the recorded changes add up to the stages of now; or ""."""
+    """SQL that says whether recorded changes and customer_360 give the stages of now; or ""."""
     if not (
         facts.exists("history", "stage_changes")
         and facts.exists(facts.schema, "history_stage_changes", "from_stage")
         and facts.exists(facts.schema, "lifecycle_intervals")
+        and facts.exists(facts.schema, "customer_360", "stage")
     ):
         return ""
     return changes_alike(
-        "history_stage_changes", facts, "from_stage", "to_stage", _stages_now(facts)
+        "history_stage_changes",
+        facts,
+        "from_stage",
+        "to_stage",
+        _stages_now(facts),
+        f"select customer_id, stage as value from {facts.schema}.customer_360",
     )
 
 

@@ -41,7 +41,7 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     schema = facts.schema
     yield key("orders", facts, "source", "order_id", proven="orders" in facts.agreed)
     yield from no_orphans("orders", facts, "source, order_id")
-    proven = "order rows" in facts.agreed
+    proven = "orders" in facts.agreed
     yield rule(
         "orders",
         "counted_or_reason",
@@ -141,34 +141,30 @@ def _orders_reconcile(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 
 def orders_alike(settings: Settings, facts: MartsFacts) -> str:
-    """SQL that says whether the mart has the landed orders at their prices, each once; or "".
+    """SQL that says whether the mart has the landed orders at their prices, each in order; or "".
 
     Number and checksum of keys and prices are compared, which reads both sides once. Gate landing
-    has found each landed key once, so where both agree none is twice in the mart either. Only where
-    they differ the rules that need it compare the orders one by one.
+    has found each landed key once, so where both agree none is twice in the mart either. What can
+    be judged by an order's own row is counted on the way.
     """
     raw = _raw_orders(settings, facts)
     if not raw or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
         return ""
-    checksum = """
-        select count(*) as orders, sum(hash_numeric_extended(
+    counted = """
+        count(*) as orders, sum(hash_numeric_extended(
             cast({revenue} as numeric(18, 4)), hashtextextended(order_id, hashtext(source))
         )) as checksum
     """
+    broken = f"{_UNDECIDED} or {_dated_later(facts)} or {_REFUNDS_RAISE}"
     return f"""
-        select landed.orders = mart.orders and landed.checksum = mart.checksum
-        from ({checksum.format(revenue="revenue")} from ({raw}) as raw) as landed
+        select landed.orders = mart.orders and landed.checksum = mart.checksum and mart.broken = 0
+        from (select {counted.format(revenue="revenue")} from ({raw}) as raw) as landed
         cross join (
-            {checksum.format(revenue="revenue_before_refunds")} from {facts.schema}.orders
+            select
+                {counted.format(revenue="revenue_before_refunds")},
+                count(*) filter (where {broken}) as broken
+            from {facts.schema}.orders as orders
         ) as mart
-    """
-
-
-def order_rows_in_order(facts: MartsFacts) -> str:
-    """SQL that says whether no order breaks a rule that can be judged by its own row."""
-    return f"""
-        select count(*) = 0 from {facts.schema}.orders as orders
-        where {_UNDECIDED} or {_dated_later(facts)} or {_REFUNDS_RAISE}
     """
 
 

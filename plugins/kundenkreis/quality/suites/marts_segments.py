@@ -57,6 +57,7 @@ def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     on current.customer_id = wide.customer_id and current.valid_to is null
                 where wide.stage is distinct from current.stage
             """,
+            proven="stage changes" in facts.agreed,
         )
     if facts.exists(schema, "contactability"):
         yield rule(

@@ -180,27 +180,40 @@ def changes_add_up(
     )
 
 
-def changes_alike(table: str, facts: MartsFacts, from_column: str, to_column: str, now: str) -> str:
+def changes_alike(
+    table: str,
+    facts: MartsFacts,
+    from_column: str,
+    to_column: str,
+    now: str,
+    shown: str | None = None,
+) -> str:
     """SQL that says whether `changes_add_up` without following each customer through history.
 
     Each change leaves one value for another. So of all that customers changed to, what they left
     again is taken away, and what they have now must be over; summed up as checksums, which needs no
     sorting of a history that only grows.
+
+    Args:
+        shown: another query for customer_id and value, which has to give the same.
     """
     left, taken, value = (
         f"hashtextextended(customer_id || '|' || {column}, 0)"
         for column in (from_column, to_column, "value")
     )
+
+    def checksum(query: str) -> str:
+        return f"(select coalesce(sum({value}), 0) from ({query}) as every_customer)"
+
+    also = f" and {checksum(shown)} = present.checksum" if shown else ""
     return f"""
-        select changed.checksum = present.checksum
+        select changed.checksum = present.checksum{also}
         from (
             select coalesce(sum({taken}), 0) - coalesce(sum({left}), 0) as checksum
             from ({_every_change(table, facts, "customer_id", from_column, to_column)})
                 as every_change
         ) as changed
-        cross join (
-            select coalesce(sum({value}), 0) as checksum from ({now}) as every_customer
-        ) as present
+        cross join (select {checksum(now)} as checksum) as present
     """
 
 
