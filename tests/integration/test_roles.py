@@ -12,6 +12,7 @@ import pytest
 from kundenkreis.errors import WarehouseError
 from kundenkreis.warehouse import ACTIVATOR, LOADER, READER, SEES_PERSONAL_DATA, TRANSFORMER, roles
 from kundenkreis.warehouse import publish as publishing
+from kundenkreis.warehouse.connection import with_option
 from kundenkreis.warehouse.privacy import require_unmasked
 from kundenkreis.warehouse.schema import ensure_schemas
 
@@ -322,7 +323,7 @@ def test_a_login_that_is_no_member_is_told_so(dsn: str, session: psycopg.Connect
 
 def test_options_of_the_connection_are_kept() -> None:
     dsn = "postgresql://me:s%23cret@host:5432/db?sslmode=require&options=-c%20jit%3Doff"
-    parts = psycopg.conninfo.conninfo_to_dict(roles._with_option(dsn, "-c role=kundenkreis_loader"))
+    parts = psycopg.conninfo.conninfo_to_dict(with_option(dsn, "-c role=kundenkreis_loader"))
     assert parts == {
         **psycopg.conninfo.conninfo_to_dict(dsn),
         "options": "-c jit=off -c role=kundenkreis_loader",

@@ -25,7 +25,7 @@ from kundenkreis.quality.checkpoint import (
 from kundenkreis.quality.suites.common import TableSuite
 from kundenkreis.redaction import redact
 from kundenkreis.settings import Settings, home
-from kundenkreis.warehouse.connection import connect
+from kundenkreis.warehouse.connection import connect, with_option
 
 if TYPE_CHECKING:
     from kundenkreis.quality.suites.rejections import Rejected
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Gate = Literal["landing", "marts"]
 
 _SHOWN_FAILURES = 5
+# Per sort or hash. A million keys fit, which written to disk take twice the time; only two queries
+# of a gate run at a time.
+_WORK_MEM = "256MB"
 
 _INSERT = """
 insert into quality.gate_results
@@ -78,6 +81,7 @@ def run_gate(
     started = time.monotonic()
     # Before the first import; versions that send usage statistics read it there.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    dsn = with_option(dsn, f"-c work_mem={_WORK_MEM}")
     suites = _suites(gate, settings, dsn, run_id, as_of_date, marts_schema)
     count = sum(len(suite.expectations) for suite in suites)
     progress(f"gate {gate}: {count} expectations on {len(suites)} tables")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -68,6 +68,14 @@ def connect(
             f"AIRFLOW_CONN_WAREHOUSE cannot be used: {first_lines(str(error))}. "
             "Its extra may hold libpq parameters only, for example sslmode."
         ) from None
+
+
+def with_option(dsn: str, option: str) -> str:
+    """Add a server option to a libpq URI; psycopg, dlt, dbt and Great Expectations pass it on."""
+    parts = urlsplit(dsn)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    query["options"] = f"{query.get('options', '')} {option}".strip()
+    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 
 def dbt_environment(dsn: str) -> dict[str, str]:

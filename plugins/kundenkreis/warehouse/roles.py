@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -25,7 +24,7 @@ from kundenkreis.warehouse import (
     SEES_PERSONAL_DATA,
     TRANSFORMER,
 )
-from kundenkreis.warehouse.connection import connect
+from kundenkreis.warehouse.connection import connect, with_option
 
 ROLES = {
     LOADER: "loads raw_*, writes quarantine",
@@ -153,7 +152,7 @@ def dsn_as(dsn: str, role: str) -> str:
             f"The warehouse uses roles, but login '{row[1]}' is no member of {role}. Have an "
             f'administrator run: grant {role} to "{row[1]}";'
         )
-    return _with_option(dsn, f"-c role={role}")
+    return with_option(dsn, f"-c role={role}")
 
 
 def create(dsn: str) -> Granted:
@@ -433,11 +432,3 @@ def _by_default(place: sql.Composable, rights: str, role: str) -> sql.Composed:
         sql.SQL(rights),
         sql.Identifier(role),
     )
-
-
-def _with_option(dsn: str, option: str) -> str:
-    """Add a server option to a libpq URI; psycopg, dlt, dbt and Great Expectations pass it on."""
-    parts = urlsplit(dsn)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    query["options"] = f"{query.get('options', '')} {option}".strip()
-    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
