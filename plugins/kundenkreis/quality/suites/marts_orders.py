@@ -40,7 +40,10 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Orders: each is there once, dated, and worth what the shop states."""
     schema = facts.schema
     yield key("orders", facts, "source", "order_id", proven="orders" in facts.agreed)
-    yield from no_orphans("orders", facts, "source, order_id")
+    # Whose orders count has an RFM row, and of those the same is asked.
+    is_asked_of_rfm = "buyers" in facts.agreed and not settings.model.rfm_window_days
+    only = "is_counted is not true" if is_asked_of_rfm else "true"
+    yield from no_orphans("orders", facts, "source, order_id", only=only)
     proven = "orders" in facts.agreed
     yield rule(
         "orders",

@@ -88,9 +88,18 @@ def key(table: str, facts: MartsFacts, *columns: str, proven: bool = False) -> A
 
 
 def no_orphans(
-    table: str, facts: MartsFacts, key: str = "customer_id", *, proven: bool = False
+    table: str,
+    facts: MartsFacts,
+    key: str = "customer_id",
+    *,
+    only: str = "true",
+    proven: bool = False,
 ) -> Iterator[Any]:
-    """Every customer_id of the table is a customer's."""
+    """Every customer_id of the table is a customer's.
+
+    Args:
+        only: an SQL condition on the rows that need to be asked.
+    """
     if not facts.exists(facts.schema, "customers"):
         return
     selected = key if key == "customer_id" else f"{key}, customer_id"
@@ -101,6 +110,7 @@ def no_orphans(
         f"""
             select {selected} from {facts.schema}.{table} as child
             where customer_id is not null
+                and {only}
                 and not exists (
                     select 1 from {facts.schema}.customers as parent
                     where parent.customer_id = child.customer_id
