@@ -23,7 +23,20 @@ settings.load_profile("untimed")
 for _name in list(os.environ):
     if _name.startswith(("AIRFLOW_CONN_", "KUNDENKREIS_CONFIG", "KUNDENKREIS_FAILPOINT")):
         del os.environ[_name]
-_HOME = Path(tempfile.mkdtemp(prefix="kundenkreis-tests-"))
+_ROOM_FOR_HOMES = 8 * 1024**3  # bytes
+
+
+def _folder_of_homes() -> Path | None:
+    """In memory where the machine has such a folder with room; else where temporary files go.
+
+    A database is some hundred files, and a test that asks for a fresh one waits for nothing else.
+    """
+    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_FOR_HOMES
+    return memory if has_room and os.access(memory, os.W_OK) else None
+
+
+_HOME = Path(tempfile.mkdtemp(prefix="kundenkreis-tests-", dir=_folder_of_homes()))
 
 
 def _remove_home(owner: int = os.getpid()) -> None:
@@ -41,16 +54,39 @@ os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
 _TEMPLATE = "kundenkreis_template"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_parses(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """dbt's parses, which all workers and the nights they start take from each other."""
+    from tests import shared_parses
+
+    folder = _shared_folder(tmp_path_factory) / "parses"
+    os.environ[shared_parses.FOLDER_VARIABLE] = str(folder)
+    shared_parses.install(folder)
+
+
+def _shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A folder of all workers of this run: https://pytest-xdist.readthedocs.io/en/stable/how-to.html"""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[object]:
     """One embedded server for the whole session, without fsync because nothing in it is kept."""
     from kundenkreis.warehouse import embedded
     from kundenkreis.warehouse.schema import ensure_schemas
 
-    server = embedded.start(embedded.EmbeddedServer(_HOME / "postgres"), fsync="off")
+    server = embedded.start(
+        embedded.EmbeddedServer(_HOME / "postgres"),
+        fsync="off",
+        full_page_writes="off",
+        scram_iterations="1",
+    )
     import psycopg
 
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        # Thousands of sessions begin here; each would hash the password 4,096 times on both sides.
+        connection.execute(f"alter role {embedded.SUPERUSER} password '{server.password}'")
         connection.execute(f'create database "{_TEMPLATE}"')
     ensure_schemas(server.dsn(_TEMPLATE))
     yield server
@@ -94,7 +130,7 @@ def _fresh_database(server: object) -> Iterator[str]:
     _NAMES_IN_USE.add(name)
     admin = server.dsn("postgres")  # type: ignore[attr-defined]
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f'create database "{name}" template "{_TEMPLATE}"')
+        connection.execute(f'create database "{name}" template "{_TEMPLATE}" strategy file_copy')
     yield server.dsn(name)  # type: ignore[attr-defined]
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f'drop database "{name}" with (force)')
@@ -127,8 +163,7 @@ def airflow_metadata(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     if "PYTEST_XDIST_WORKER" not in os.environ:  # alone: the first night makes it
         return
-    # https://pytest-xdist.readthedocs.io/en/stable/how-to.html
-    shared = tmp_path_factory.getbasetemp().parent / "airflow_metadata.db"
+    shared = _shared_folder(tmp_path_factory) / "airflow_metadata.db"
     with shared.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if shared.exists():

@@ -23,10 +23,11 @@ from kundenkreis.destinations.base import (
     SubscriberState,
 )
 from kundenkreis.destinations.config import ListmonkSettings, MailchimpSettings
+from kundenkreis.warehouse import dbt
 from kundenkreis.warehouse.connection import dbt_environment
 
 AS_OF = "2026-11-22"
-_MANIFESTS: dict[Path, Any] = {}
+_MANIFESTS: dict[str, Any] = {}
 DBT_PROJECT = Path(__file__).parents[2] / "dbt_project"
 
 MARTS = """
@@ -217,6 +218,17 @@ def write_marts(
     return int(inserted[0])
 
 
+_PARSED_WITH: dict[str, Any] = {
+    "as_of_date": AS_OF,
+    "marts_schema": "marts_blue",
+    "publication_id": 1,
+    "run_id": "run1",
+    "enabled_sources": [],
+    "enabled_destinations": ["listmonk"],
+    "segments": [CHAMPIONS],
+}
+
+
 def build_plan(
     dsn: str,
     publication_id: int,
@@ -234,11 +246,9 @@ def build_plan(
     from dbt.cli.main import dbtRunner
 
     values = {
-        "as_of_date": AS_OF,
-        "marts_schema": "marts_blue",
+        **_PARSED_WITH,
         "publication_id": publication_id,
         "run_id": f"run{publication_id}",
-        "enabled_sources": [],
         "enabled_destinations": list(destinations),
         "segments": list(segments),
         **variables,
@@ -247,16 +257,19 @@ def build_plan(
     arguments += ["--target-path", str(target), "--log-path", str(target), "--quiet"]
     arguments += ["--vars", json.dumps(values)]
     with mock.patch.dict(os.environ, dbt_environment(dsn)):
-        # Parsed once: nothing in the project depends on the variables before it is compiled.
-        if target not in _MANIFESTS:
-            _MANIFESTS[target] = dbtRunner().invoke(["parse", *arguments]).result
-        _forget_compiled(_MANIFESTS[target])
-        result = dbtRunner(manifest=_MANIFESTS[target]).invoke(
-            [command, "--select", select, *arguments]
-        )
+        manifest = _manifest(os.environ["KUNDENKREIS_DBT_DBNAME"], target)
+        result = dbtRunner(manifest=manifest).invoke([command, "--select", select, *arguments])
     assert result.success, result.exception or [
         f"{one.node.name}: {one.message}" for one in result.result if one.message
     ]
+
+
+def _manifest(database: str, target: Path) -> Any:
+    """Parsed once a database: nothing else of it depends on variables before it is compiled."""
+    if database not in _MANIFESTS:
+        _MANIFESTS[database] = dbt._parsed(target, target, _PARSED_WITH)
+    _forget_compiled(_MANIFESTS[database])
+    return _MANIFESTS[database]
 
 
 def _forget_compiled(manifest: Any) -> None:

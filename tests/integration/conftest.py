@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ def shop_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def shop_template(postgres: Any, shop_settings: Settings) -> Iterator[ShopTemplate]:
     """What dbt compiled once; the two colours are empty, as if built by the same rules."""
-    name = f"shop_{uuid.uuid4().hex[:10]}"
+    name = "shop"
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f'create database "{name}"'.encode())
     dsn = postgres.dsn(name)

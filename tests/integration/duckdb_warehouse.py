@@ -1,4 +1,7 @@
-"""The dbt project on DuckDB: what a build reads, copied there, and dbt's commands."""
+"""The dbt project on DuckDB: what a build reads, copied there, and dbt's commands.
+
+As a program it is the process in which dbt runs, because DuckDB gives a file to one process.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,39 +81,42 @@ def _tables(connection: psycopg.Connection) -> Iterable[tuple[str, str, dict[str
         yield schema, table, columns
 
 
-def run_dbt(
-    command: str, file: Path, folder: Path, variables: Mapping[str, Any], *arguments: str
-) -> dict[str, str]:
-    """One dbt command with the target duckdb, without the plan, in a process of its own.
+@dataclass(frozen=True)
+class Command:
+    """A dbt command with its variables and options."""
+
+    name: str
+    variables: Mapping[str, Any]
+    options: tuple[str, ...]
+
+
+def run_dbt(file: Path, folder: Path, *commands: Command) -> list[dict[str, str]]:
+    """Run dbt commands with the target duckdb, without the plan, in a process of their own.
+
+    The project is parsed once, with the variables of the first command.
 
     Returns:
-        The status of each node by its dbt name.
+        The status of each node by its dbt name, for each command.
     """
-    project = repository_root() / "dbt_project"
-    results = folder / "run_results.json"
-    results.unlink(missing_ok=True)
+    for number in range(len(commands)):
+        _results(folder, number).unlink(missing_ok=True)
     finished = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("dbt")),
-            *(
-                command,
-                "--target",
-                "duckdb",
-                "--exclude",
-                "tag:plan",
-                "--project-dir",
-                str(project),
-            ),
-            *("--profiles-dir", str(project), "--target-path", str(folder)),
-            *("--log-path", str(folder), "--vars", json.dumps(dict(variables))),
-            *arguments,
-        ],
+        [sys.executable, __file__, str(folder), json.dumps([asdict(one) for one in commands])],
         env={**os.environ, "KUNDENKREIS_DBT_DUCKDB": str(file), "DBT_WRITE_JSON": "true"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert results.exists(), finished.stdout[-3000:] + finished.stderr[-3000:]
+    said = finished.stdout[-3000:] + finished.stderr[-3000:]
+    return [_statuses(_results(folder, number), said) for number in range(len(commands))]
+
+
+def _results(folder: Path, number: int) -> Path:
+    return folder / f"run_results_{number}.json"
+
+
+def _statuses(results: Path, said: str) -> dict[str, str]:
+    assert results.exists(), said
     found = json.loads(results.read_text(encoding="utf-8"))["results"]
     return {
         result["unique_id"]: result["status"]
@@ -117,3 +124,25 @@ def run_dbt(
         else f"{result['status']}: {result['message']}"
         for result in found
     }
+
+
+def _run_here(folder: Path, commands: list[dict[str, Any]]) -> None:
+    """What the process does: dbt's results of each command go to a file of their own."""
+    from dbt.cli.main import dbtRunner
+
+    project = str(repository_root() / "dbt_project")
+    options = ["--target", "duckdb", "--project-dir", project, "--profiles-dir", project]
+    options += ["--target-path", str(folder), "--log-path", str(folder)]
+    parsed_with = ["--vars", json.dumps(commands[0]["variables"])]
+    for number, command in enumerate(commands):
+        # Each begins with a manifest in which nothing is compiled.
+        parsed = dbtRunner().invoke(["parse", *options, *parsed_with, "--no-write-json"])
+        variables = ["--vars", json.dumps(command["variables"])]
+        dbtRunner(manifest=parsed.result).invoke(
+            [command["name"], "--exclude", "tag:plan", *options, *variables, *command["options"]]
+        )
+        (folder / "run_results.json").rename(_results(folder, number))
+
+
+if __name__ == "__main__":
+    _run_here(Path(sys.argv[1]), json.loads(sys.argv[2]))

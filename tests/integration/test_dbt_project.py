@@ -526,10 +526,11 @@ def test_a_backfill_of_a_day_before_an_undated_record_was_seen(warehouse_dsn: st
         "raw_files.customers",
         [{"source_name": "till", "customer_key": "k1", "email": "undated@mail.example"}],
     )
-    build_models(warehouse_dsn, AS_OF, *_ALL, enabled_sources=SOURCES)
+    arguments = {"enabled_sources": SOURCES, "segments": SEGMENTS}
+    build_models(warehouse_dsn, AS_OF, *_ALL, **arguments)
     _publish_history(warehouse_dsn)
 
-    build_models(warehouse_dsn, "2026-03-02", *_ALL, enabled_sources=SOURCES)
+    build_models(warehouse_dsn, "2026-03-02", *_ALL, **arguments)
 
     undated = _customer(warehouse_dsn, "till", "k1")
     assert query(
@@ -610,7 +611,12 @@ def test_the_published_colour_is_never_built(landed: str) -> None:
     with psycopg.connect(landed) as connection:
         connection.execute(f"create view marts.customers as select * from {MARTS}.customers")
     _refused(
-        lambda: build(landed, AS_OF, "--select", "customers", enabled_sources=SOURCES),
+        lambda: build(
+            landed,
+            *(AS_OF, "--select", "customers"),
+            enabled_sources=SOURCES,
+            segments=SEGMENTS,
+        ),
         MARTS,
         "is published",
     )

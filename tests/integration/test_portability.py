@@ -26,6 +26,7 @@ from kundenkreis.warehouse.publish import intermediate_schema
 from tests.integration import duckdb_warehouse
 from tests.integration.conftest import ShopTemplate
 from tests.integration.dbt_support import Row, build_models, insert
+from tests.integration.duckdb_warehouse import Command
 from tests.integration.generated_shop import Shop, Trade, nights
 
 pytestmark = pytest.mark.integration
@@ -85,16 +86,14 @@ def night(
     file = folder / "warehouse.duckdb"
     assert duckdb_warehouse.copy_inputs(dsn, file, folder) > 5000
     on_the_day = {**variables, "as_of_date": as_of.isoformat()}
-    statuses = duckdb_warehouse.run_dbt(
-        "build", file, folder, on_the_day, "--exclude-resource-type", "unit_test"
-    )
-    # They set what they are about; of holdouts they expect the default.
-    rules = duckdb_warehouse.run_dbt(
-        "test",
+    statuses, rules = duckdb_warehouse.run_dbt(
         file,
         folder,
-        {**on_the_day, "global_holdout_percent": 0},
-        *("--select", "test_type:unit"),
+        Command("build", on_the_day, ("--exclude-resource-type", "unit_test")),
+        # They set what they are about; of holdouts they expect the default.
+        Command(
+            "test", {**on_the_day, "global_holdout_percent": 0}, ("--select", "test_type:unit")
+        ),
     )
     with psycopg.connect(dsn) as ours, duckdb.connect(str(file), read_only=True) as theirs:
         theirs.execute("set TimeZone = 'UTC'")

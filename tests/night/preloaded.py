@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests import shared_parses
+
 _LIBRARIES = [
     "alembic",
     "cadwyn",
@@ -62,5 +64,6 @@ def _command(
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    shared_parses.install(Path(environment[shared_parses.FOLDER_VARIABLE]))
     sys.argv = ["kundenkreis", *arguments]
     runpy.run_module("kundenkreis", run_name="__main__")
