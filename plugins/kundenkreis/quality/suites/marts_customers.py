@@ -27,7 +27,7 @@ _SUFFICIENT_EVIDENCE = {
 def customers(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Customers: each known once, from a record, by the as-of date."""
     schema = facts.schema
-    yield key("customers", facts, "customer_id")
+    yield key("customers", facts)
     yield rule(
         "customers",
         "first_seen_by_as_of",
@@ -53,7 +53,7 @@ def customers(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Records: each belongs to one customer, and none got lost."""
-    yield key("customer_source_ids", facts, "source", "source_record_type", "source_id")
+    yield key("customer_source_ids", facts)
     yield from no_orphans("customer_source_ids", facts, "source, source_record_type, source_id")
     if facts.exists("history", "customer_ids"):
         # Each customer by itself, but only of the few who have a record that had another id.
@@ -142,7 +142,7 @@ def _raw_people(settings: Settings, facts: MartsFacts) -> str:
 def contactability(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Consent: nobody is contactable without evidence, or against a withdrawal."""
     schema = facts.schema
-    yield key("contactability", facts, "customer_id", "channel", "address")
+    yield key("contactability", facts)
     yield from no_orphans("contactability", facts)
     sufficient = _SUFFICIENT_EVIDENCE[settings.model.minimum_consent]
     yield rule(
