@@ -83,6 +83,12 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "insert into customer_360 select * from customer_360 where customer_id = 'c60'",
         "update customer_360 set customer_id = 'nobody' where customer_id = 'c60'",
     ),
+    "customers of records": (
+        "delete from customer_source_ids where customer_id = 'c60'",
+        "delete from customers where customer_id = 'c60'",
+        "update customer_source_ids set customer_id = 'nobody' where customer_id = 'c60'",
+        "update customer_source_ids set customer_id = null where customer_id = 'c60'",
+    ),
     "key of customers": (
         "insert into customers select * from customers where customer_id = 'c60'",
         "update customers set customer_id = null where customer_id = 'c60'",
