@@ -19,7 +19,6 @@ def main() -> int:
     arguments = _arguments()
     from benchmarks import machine, server
     from kundenkreis.settings import home, repository_root
-    from kundenkreis.warehouse.embedded import SERVER_SETTINGS
 
     folder = home() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +28,7 @@ def main() -> int:
     results = _known(place / "benchmarks.json")
     with server.running(folder, arguments.keep) as embedded:
         for name in arguments.parts:
-            described = machine.describe(embedded.dsn(), SERVER_SETTINGS)
+            described = machine.describe(embedded.dsn(), server.settings())
             dsn = server.fresh_warehouse(embedded, f"bench_{name}")
             results[name] = {"machine": described, **_measure(name, dsn, folder, arguments)}
             _write(results, place)

@@ -44,7 +44,6 @@ GROUPS = {
     ),
     "lifecycle": (
         "int_order_days",
-        "int_lifecycle_inputs",
         "int_lifecycle_inputs_built",
         "int_customers_with_changed_stages",
         "int_lifecycle_schedule",

@@ -14,7 +14,7 @@ with drawn as (
         benchmark.uniform(number, 11) < 0.02 as has_second_account,
         benchmark.uniform(number, 12) * 1095 as days_observed,
         -- Rates of ordering are Gamma(1/2) distributed: most order rarely, some every few days.
-        30 * 2 / power(benchmark.normal(number, 13), 2) as mean_gap_days,
+        19.5 * 2 / power(benchmark.normal(number, 13), 2) as mean_gap_days,
         exp(4.0 + 0.5 * benchmark.normal(number, 14)) as mean_order_value,
         -- After each order but the first some are lost, with a chance of their own: close to
         -- Beta(0.7, 12) distributed.

@@ -51,25 +51,74 @@
    column, where it has another name. #}
 {% macro forget_changed(changed, keys, indexed=none, renamed={}) -%}
     {%- if adds_to_last_build() -%}
+        {{ looks_up_blocks() }}
         delete from {{ this }} as built
-        where
-        {%- if indexed is not none %}
-            {{ is_one_of('built.' ~ indexed, 'select ' ~ indexed ~ ' from ' ~ last_build_of(changed)) }}
-            {{- ' and' if keys | length > 1 }}
-        {%- endif %}
-        {%- if indexed is none or keys | length > 1 %}
-            exists (
-                select 1
-                from {{ last_build_of(changed) }} as changed
-                where
-                    {%- for key in keys %}
-                    changed.{{ key }} = built.{{ renamed.get(key, key) }}{{ ' and' if not loop.last }}
-                    {%- endfor %}
-            )
-        {%- endif %}
+        where {{ _is_changed(changed, keys, indexed, renamed) }}
     {%- else -%}
         select 1
     {%- endif -%}
+{%- endmacro %}
+
+{% macro _is_changed(changed, keys, indexed, renamed={}) -%}
+    {%- if indexed is not none -%}
+    {{ is_one_of('built.' ~ indexed, 'select ' ~ indexed ~ ' from ' ~ last_build_of(changed)) }}
+    {{- ' and ' if keys | length > 1 }}
+    {%- endif -%}
+    {%- if indexed is none or keys | length > 1 -%}
+    exists (
+        select 1
+        from {{ last_build_of(changed) }} as changed
+        where
+            {%- for key in keys %}
+            changed.{{ key }} = built.{{ renamed.get(key, key) }}{{ ' and' if not loop.last }}
+            {%- endfor %}
+    )
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# Incremental strategy `replace_differing`: of the rows with the keys of what changed, those that are
+   built anew as they were stay where they are. For models of which a change of one key moves few of
+   its rows, and whose indexes or log make each row that is written dear.
+
+   Of the model's configuration: unique_key (columns), and in meta `changed`, `changed_keys` and
+   `indexed`, which are the arguments of `forget_changed`. #}
+{% macro get_incremental_replace_differing_sql(arg_dict) -%}
+    {%- set meta = config.get('meta') -%}
+    {%- set is_changed = _is_changed(meta.changed, meta.changed_keys, meta.indexed) -%}
+    {%- set columns = arg_dict.dest_columns | map(attribute='quoted') | list -%}
+    {%- set unique_key = arg_dict.unique_key -%}
+
+    delete from {{ arg_dict.target_relation }} as built
+    where
+        {{ is_changed }}
+        and not exists (
+            select 1
+            from {{ arg_dict.temp_relation }} as anew
+            where
+                {%- for column in unique_key %}
+                anew.{{ column }} = built.{{ column }} and
+                {%- endfor %}
+                {%- for column in columns %}
+                (
+                    anew.{{ column }} = built.{{ column }}
+                    or (anew.{{ column }} is null and built.{{ column }} is null)
+                ){{ ' and' if not loop.last }}
+                {%- endfor %}
+        );
+
+    insert into {{ arg_dict.target_relation }} ({{ columns | join(', ') }})
+    select {{ columns | join(', ') }}
+    from {{ arg_dict.temp_relation }} as anew
+    where not exists (
+        select 1
+        from {{ arg_dict.target_relation }} as built
+        where
+            {{ is_changed }}
+            {%- for column in unique_key %}
+            and anew.{{ column }} = built.{{ column }}
+            {%- endfor %}
+    )
 {%- endmacro %}
 
 
@@ -88,36 +137,68 @@
 
 
 {# A relation, or in a build upon the last one only its rows with the keys of what changed: found by
-   the index on the column, key by key.
+   the index on the column.
 
    changed: relation with the keys. key: its column. column: the relation's, where it has another
    name. Rows that share this one key with what changed are among them: `where_changed` compares the
    other columns of a key. #}
 {% macro rows_of_changed(relation, changed, key, column=none) -%}
-    {%- if adds_to_last_build() -%}
-        {{ adapter.dispatch('rows_of_changed', 'kundenkreis')(relation, changed, key, column or key) }}
-    {%- else -%}
-        {{ relation }}
-    {%- endif -%}
+    {{ look_up(relation, changed, key, column) if adds_to_last_build() else relation }}
 {%- endmacro %}
 
-{% macro default__rows_of_changed(relation, changed, key, column) -%}
+
+{# The rows of a relation that have one of the keys, found by the index on the column; arguments as
+   for `rows_of_changed`. #}
+{% macro look_up(relation, changed, key, column=none) -%}
+    {{ adapter.dispatch('look_up', 'kundenkreis')(relation, changed, key, column or key) }}
+{%- endmacro %}
+
+{% macro default__look_up(relation, changed, key, column) -%}
     (select * from {{ relation }} where {{ column }} in (select {{ key }} from {{ changed }}))
 {%- endmacro %}
 
-{# The planner takes customers for far fewer than they are, expects many rows of each, and would read
-   the whole table; `offset 0` leaves it no other way than the index. #}
-{% macro postgres__rows_of_changed(relation, changed, key, column) -%}
+{# Blocks of keys, in the order in which the index and most tables lie on the disk, so that the rows of
+   one block are fetched together and ahead (`looks_up_blocks`). The planner takes any list for ten
+   values; `offset 0` leaves it no other way than the index. #}
+{% macro postgres__look_up(relation, changed, key, column) -%}
     (
         select looked_up.*
-        from (select distinct {{ key }} from {{ changed }}) as keys
+        from (
+            select array_agg(numbered.{{ key }}) as list
+            from (
+                select
+                    {{ key }},
+                    row_number() over (order by {{ key }}) / {{ keys_of_a_block() }} as block
+                from (select distinct {{ key }} from {{ changed }}) as keys
+            ) as numbered
+            group by numbered.block
+        ) as blocks
         cross join lateral (
             select *
             from {{ relation }} as every_row
-            where every_row.{{ column }} = keys.{{ key }}
+            where every_row.{{ column }} = any(blocks.list)
             offset 0
         ) as looked_up
     )
+{%- endmacro %}
+
+{% macro keys_of_a_block() %}{{ return(512) }}{% endmacro %}
+
+
+{# Statement before a query that looks up many rows by an index, in its transaction; nothing in a full
+   build. #}
+{% macro looks_up_blocks() -%}
+    {%- if builds_on_last_build() -%}
+        {{ adapter.dispatch('looks_up_blocks', 'kundenkreis')() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro default__looks_up_blocks() -%}{%- endmacro %}
+
+{# Row after row by the index, PostgreSQL waits for each page that is not in memory; a bitmap of all
+   that it needs lets it read ahead. Where a table is sorted by the key it would not choose so. #}
+{% macro postgres__looks_up_blocks() -%}
+    set local enable_indexscan = off;
 {%- endmacro %}
 
 

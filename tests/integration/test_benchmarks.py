@@ -90,7 +90,7 @@ def test_a_night_changes_one_person_in_a_hundred_and_is_the_same_every_time(
         warehouse_dsn, "select order_key || status || total_amount from raw_files.orders"
     )
     assert sorted(again) == sorted(before)
-    assert 6.5 < len(again) / persons < 8.5
+    assert 9 < len(again) / persons < 11
     once = _column(
         warehouse_dsn,
         "select email from raw_files.orders group by email having count(*) = 1",

@@ -83,6 +83,32 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "insert into customer_360 select * from customer_360 where customer_id = 'c60'",
         "update customer_360 set customer_id = 'nobody' where customer_id = 'c60'",
     ),
+    "customers of records": (
+        "delete from customer_source_ids where customer_id = 'c60'",
+        "delete from customers where customer_id = 'c60'",
+        "update customer_source_ids set customer_id = 'nobody' where customer_id = 'c60'",
+        "update customer_source_ids set customer_id = null where customer_id = 'c60'",
+    ),
+    "key of customers": (
+        "insert into customers select * from customers where customer_id = 'c60'",
+        "update customers set customer_id = null where customer_id = 'c60'",
+    ),
+    "key of customer_source_ids": (
+        "insert into customer_source_ids select * from customer_source_ids limit 1",
+        "update customer_source_ids set source_id = 'one' where source_id in"
+        " (select source_id from customer_source_ids group by source_id limit 3)",
+        "update customer_source_ids set source_record_type = null",
+    ),
+    "key of contactability": (
+        "insert into contactability select * from contactability limit 1",
+        "update contactability set address = null",
+        "update contactability set channel = null",
+    ),
+    "key of segment_members": (
+        "insert into segment_members select * from segment_members limit 1",
+        "update segment_members set customer_id = null",
+        "update segment_members set segment = null",
+    ),
 }
 
 

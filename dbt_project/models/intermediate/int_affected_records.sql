@@ -1,4 +1,7 @@
-{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{{ config(
+    enabled=var('built_as_of_date', none) is not none,
+    pre_hook="{{ looks_up_blocks() }}",
+) }}
 {#- The last build is read where it is joined, not once for all: a CTE that is read several times
     would be written to disk, with every record there is. -#}
 {#- A change of one record may connect or part others, so everything that it is or was connected
@@ -13,7 +16,8 @@ changed as (
 ),
 
 records as (
-    select * from {{ ref('int_source_records_unioned') }}
+    select *
+    from {{ look_up(ref('int_source_records_unioned'), 'changed', 'source_id') }} as records
 ),
 
 changed_keys as (
@@ -36,7 +40,7 @@ changed_keys as (
 
 touched as (
     select built.connection
-    from {{ built }} as built
+    from {{ look_up(built, 'changed', 'source_id') }} as built
     inner join changed
         on
             built.source = changed.source
@@ -44,7 +48,7 @@ touched as (
             and built.source_id = changed.source_id
     union
     select built.connection
-    from {{ built }} as built
+    from {{ look_up(built, 'changed_keys', 'identity_key') }} as built
     inner join changed_keys on built.identity_key = changed_keys.identity_key
     {%- if var('identity_phone_edges') %}
     union
@@ -67,16 +71,20 @@ touched as (
     where built.link_key is not null
 ),
 
--- Another night may have given an id of one of these to a record that has been parted from it.
+ids_of_touched as (
+    select distinct customer_id
+    from {{ look_up(built, 'touched', 'connection') }} as built
+),
+
+-- The ids that these hold, or got since: another night may have given one of them to a record that
+-- has been parted from it.
 claimed as (
-    select assigned.customer_id
-    from {{ source('history', 'customer_ids') }} as assigned
-    inner join {{ built }} as built
-        on
-            assigned.source = built.source
-            and assigned.source_record_type = built.source_record_type
-            and assigned.source_id = built.source_id
-    where {{ is_one_of('built.connection', 'select connection from touched') }}
+    select customer_id from ids_of_touched
+    union
+    select moved.customer_id
+    from {{ source('history', 'identity_changes') }} as moved
+    inner join ids_of_touched on moved.other_customer_id = ids_of_touched.customer_id
+    where moved.as_of_date >= cast('{{ var("built_as_of_date") }}' as date)
     union
     select assigned.customer_id
     from {{ source('history', 'customer_ids') }} as assigned

@@ -1,4 +1,7 @@
-{{ config(enabled=var('built_as_of_date', none) is not none) }}
+{{ config(
+    enabled=var('built_as_of_date', none) is not none,
+    pre_hook="{{ looks_up_blocks() }}",
+) }}
 {#- The persons' records that the last build of this colour has not seen as they are now. -#}
 {%- set columns = {
     'source': dbt.type_string(),
@@ -80,7 +83,7 @@ changed_orders as (
 ),
 
 orders as (
-    select * from {{ ref('int_orders_unioned') }}
+    select * from {{ look_up(ref('int_orders_unioned'), 'changed_orders', 'order_id') }} as orders
 ),
 
 listed_changed as (
@@ -165,7 +168,7 @@ known_by_orders as (
         owners.source_record_type,
         owners.source_id
     from owners
-    left join {{ built }} as built
+    left join {{ look_up(built, 'owners', 'source_id') }} as built
         on
             owners.source = built.source
             and owners.source_record_type = built.source_record_type

@@ -1,6 +1,12 @@
 {{ config(
     materialized='incremental',
-    incremental_strategy='append',
+    incremental_strategy='replace_differing',
+    unique_key=['source', 'source_record_type', 'source_id'],
+    meta={
+        'changed': 'int_affected_records',
+        'changed_keys': ['source', 'source_record_type', 'source_id'],
+        'indexed': 'source_id',
+    },
     unlogged=false,
     indexes=[
         {'columns': ['source_id']},
@@ -10,9 +16,7 @@
         {'columns': ['link_key']},
         {'columns': ['is_ambiguous']},
     ],
-    pre_hook="{{ forget_changed(
-        'int_affected_records', ['source', 'source_record_type', 'source_id'], 'source_id'
-    ) }}",
+    pre_hook="{{ looks_up_blocks() }}",
 ) }}
 {{ after_changed('int_affected_records') }}
 {% set affected = last_build_of('int_affected_records') -%}

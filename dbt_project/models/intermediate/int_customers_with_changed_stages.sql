@@ -1,9 +1,11 @@
 {{ config(enabled=var('built_as_of_date', none) is not none) }}
+{#- Whose stages may be others: orders changed, or the first day or the signs of interest did, which
+    are small enough to be compared every night. -#}
 
 with
 
-inputs as (
-    select * from {{ ref('int_lifecycle_inputs') }}
+profiles as (
+    select * from {{ ref('int_customer_profiles') }}
 ),
 
 built as (
@@ -16,16 +18,16 @@ changed_orders as (
 
 compared as (
     select
-        coalesce(inputs.customer_id, built.customer_id) as customer_id,
-        inputs.first_seen_on,
-        inputs.signs_checksum,
-        inputs.customer_id is null
+        coalesce(profiles.customer_id, built.customer_id) as customer_id,
+        profiles.first_seen_on,
+        profiles.signs_checksum,
+        profiles.customer_id is null
         or built.customer_id is null
-        or inputs.first_seen_on <> built.first_seen_on
-        or coalesce(inputs.signs_checksum, '') <> coalesce(built.signs_checksum, '')
+        or profiles.first_seen_on <> built.first_seen_on
+        or coalesce(profiles.signs_checksum, '') <> coalesce(built.signs_checksum, '')
             as has_other_inputs
-    from inputs
-    full outer join built on inputs.customer_id = built.customer_id
+    from profiles
+    full outer join built on profiles.customer_id = built.customer_id
 ),
 
 final as (

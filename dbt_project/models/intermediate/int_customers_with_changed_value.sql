@@ -7,20 +7,15 @@ changed_orders as (
     select * from {{ ref('int_customers_with_changed_orders') }}
 ),
 
-order_days as (
-    select * from {{ ref('int_order_days') }}
+built as (
+    select * from {{ last_build_of('int_value_inputs') }}
 ),
 
 final as (
     select customer_id from changed_orders
     union
-    select customer_id
-    from order_days
-    where
-        order_date > {{ add_days(
-            "cast('" ~ var('built_as_of_date') ~ "' as date)", -value_holdout_days()
-        ) }}
-        and order_date <= {{ add_days(as_of_date(), -value_holdout_days()) }}
+    select customer_id from built
+    where first_order_date_after <= {{ add_days(as_of_date(), -value_holdout_days()) }}
 )
 
 select * from final

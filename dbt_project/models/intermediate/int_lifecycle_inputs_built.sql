@@ -4,7 +4,7 @@
     pre_hook="{{ forget_changed('int_customers_with_changed_stages', ['customer_id']) }}",
 ) }}
 {{ after_changed('int_customers_with_changed_stages') }}
--- depends_on: {{ ref('int_lifecycle_inputs') }}
+-- depends_on: {{ ref('int_customer_profiles') }}
 
 with
 
@@ -21,7 +21,7 @@ final as (
         customer_id,
         first_seen_on,
         signs_checksum
-    from {{ ref('int_lifecycle_inputs') }}
+    from {{ ref('int_customer_profiles') }}
     {%- endif %}
 )
 

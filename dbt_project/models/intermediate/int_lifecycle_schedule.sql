@@ -1,11 +1,15 @@
 {{ config(
     materialized='incremental',
-    incremental_strategy='append',
+    incremental_strategy='replace_differing',
+    unique_key=['customer_id', 'valid_from'],
+    meta={
+        'changed': 'int_customers_with_changed_stages',
+        'changed_keys': ['customer_id'],
+        'indexed': 'customer_id',
+    },
     unlogged=false,
     indexes=[{'columns': ['customer_id']}],
-    pre_hook="{{ forget_changed(
-        'int_customers_with_changed_stages', ['customer_id'], 'customer_id'
-    ) }}",
+    pre_hook="{{ looks_up_blocks() }}",
 ) }}
 {{ after_changed('int_customers_with_changed_stages') }}
 {% set changed = last_build_of('int_customers_with_changed_stages') %}

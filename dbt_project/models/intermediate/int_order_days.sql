@@ -1,10 +1,14 @@
 {{ config(
     materialized='incremental',
-    incremental_strategy='append',
+    incremental_strategy='replace_differing',
+    unique_key=['customer_id', 'order_date'],
+    meta={
+        'changed': 'int_customers_with_changed_orders',
+        'changed_keys': ['customer_id'],
+        'indexed': 'customer_id',
+    },
     indexes=[{'columns': ['customer_id']}],
-    pre_hook="{{ forget_changed(
-        'int_customers_with_changed_orders', ['customer_id'], 'customer_id'
-    ) }}",
+    pre_hook="{{ looks_up_blocks() }}",
 ) }}
 {{ after_changed('int_customers_with_changed_orders') }}
 {# One row per customer and day with a counted order; the clock of the lifecycle. -#}

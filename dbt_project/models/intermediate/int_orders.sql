@@ -23,7 +23,9 @@ unioned as (
 ),
 
 identities as (
-    select * from {{ ref('int_customer_identities') }}
+    select * from {{ rows_of_changed(
+        ref('int_customer_identities'), 'unioned', 'source_id'
+    ) }} as identities
 ),
 
 -- Their customer was erased: nobody's revenue, but revenue.

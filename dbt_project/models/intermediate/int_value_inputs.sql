@@ -29,6 +29,8 @@ final as (
         ) as mean_repeat_order_value,
         max(case when order_date <= {{ known_before }} then order_date end)
             as last_order_date_before,
+        min(case when order_date > {{ known_before }} then order_date end)
+            as first_order_date_after,
         sum(case when order_date <= {{ known_before }} then 1 else 0 end) as order_days_before
     from order_days
     group by customer_id

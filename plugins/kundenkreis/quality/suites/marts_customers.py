@@ -27,7 +27,7 @@ _SUFFICIENT_EVIDENCE = {
 def customers(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Customers: each known once, from a record, by the as-of date."""
     schema = facts.schema
-    yield key("customers", facts, "customer_id")
+    yield key("customers", facts)
     yield rule(
         "customers",
         "first_seen_by_as_of",
@@ -48,13 +48,40 @@ def customers(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     where record.customer_id = customer.customer_id
                 )
             """,
+            proven="customers of records" in facts.agreed,
         )
+
+
+def customers_of_records(facts: MartsFacts) -> str:
+    """SQL that says whether the customers are those whom records belong to; or ""."""
+    schema = facts.schema
+    if not facts.exists(schema, "customers", "customer_id") or not facts.exists(
+        schema, "customer_source_ids", "customer_id"
+    ):
+        return ""
+    customer = "hashtextextended(customer_id, 0)"
+    counted = "count(*) as customers, coalesce(sum(customer), 0) as checksum"
+    return f"""
+        select one.customers = other.customers and one.checksum = other.checksum
+        from (
+            select {counted} from (select {customer} as customer from {schema}.customers) as listed
+        ) as one
+        cross join (
+            select {counted}
+            from (select distinct {customer} as customer from {schema}.customer_source_ids) as held
+        ) as other
+    """
 
 
 def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Records: each belongs to one customer, and none got lost."""
-    yield key("customer_source_ids", facts, "source", "source_record_type", "source_id")
-    yield from no_orphans("customer_source_ids", facts, "source, source_record_type, source_id")
+    yield key("customer_source_ids", facts)
+    yield from no_orphans(
+        "customer_source_ids",
+        facts,
+        "source, source_record_type, source_id",
+        proven="customers of records" in facts.agreed,
+    )
     if facts.exists("history", "customer_ids"):
         # Each customer by itself, but only of the few who have a record that had another id.
         yield rule(
@@ -142,7 +169,7 @@ def _raw_people(settings: Settings, facts: MartsFacts) -> str:
 def contactability(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Consent: nobody is contactable without evidence, or against a withdrawal."""
     schema = facts.schema
-    yield key("contactability", facts, "customer_id", "channel", "address")
+    yield key("contactability", facts)
     yield from no_orphans("contactability", facts)
     sufficient = _SUFFICIENT_EVIDENCE[settings.model.minimum_consent]
     yield rule(

@@ -21,9 +21,8 @@ _UNDECIDED = """
     is_counted is null
     or is_counted = (not_counted_because is not null)
     or (is_counted and (
-        (customer_id is null and not exists (
-            select 1 from privacy.anonymised_orders as anonymised
-            where anonymised.source = orders.source and anonymised.order_id = orders.order_id
+        (customer_id is null and not coalesce(
+            (source, order_id) in (select source, order_id from privacy.anonymised_orders), false
         ))
         or revenue_before_refunds is null
         or revenue_after_refunds is null
@@ -50,7 +49,7 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         "counted_or_reason",
         "Every order counts or says why not; those that count have revenue, and a customer where "
         "none was erased.",
-        f"select source, order_id from {schema}.orders as orders where {_UNDECIDED}",
+        f"select source, order_id from {schema}.orders where {_UNDECIDED}",
         proven=proven,
     )
     yield rule(
@@ -150,23 +149,31 @@ def orders_alike(settings: Settings, facts: MartsFacts) -> str:
     has found each landed key once, so where both agree none is twice in the mart either. What can
     be judged by an order's own row is counted on the way.
     """
-    raw = _raw_orders(settings, facts)
-    if not raw or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
+    landed = _landed_by_table(settings, facts)
+    if not landed or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
         return ""
     counted = """
-        count(*) as orders, sum(hash_numeric_extended(
+        count(*) as orders, coalesce(sum(hash_numeric_extended(
             cast({revenue} as numeric(18, 4)), hashtextextended(order_id, hashtext(source))
-        )) as checksum
+        )), 0) as checksum
     """
+    # Table by table, because PostgreSQL reads their union with one process only.
+    counted_by_table = " union all ".join(
+        f"select {counted.format(revenue='revenue')} from ({_priced(settings, facts, one)}) as raw"
+        for one in landed
+    )
     broken = f"{_UNDECIDED} or {_dated_later(facts)} or {_REFUNDS_RAISE}"
     return f"""
         select landed.orders = mart.orders and landed.checksum = mart.checksum and mart.broken = 0
-        from (select {counted.format(revenue="revenue")} from ({raw}) as raw) as landed
+        from (
+            select sum(orders) as orders, sum(checksum) as checksum
+            from ({counted_by_table}) as by_table
+        ) as landed
         cross join (
             select
                 {counted.format(revenue="revenue_before_refunds")},
                 count(*) filter (where {broken}) as broken
-            from {facts.schema}.orders as orders
+            from {facts.schema}.orders
         ) as mart
     """
 
@@ -213,17 +220,45 @@ def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
 
     Revenue is in the reporting currency and before refunds (design section 4, Orders).
     """
-    landed = _landed_orders(settings, facts)
-    if not landed:
-        return ""
+    queries = _landed_by_table(settings, facts)
+    return _priced(settings, facts, " union all ".join(queries)) if queries else ""
+
+
+def _priced(settings: Settings, facts: MartsFacts, landed: str) -> str:
     return f"""
-        select source, order_id, own_revenue * rate as revenue from ({landed}) as priced
+        select source, order_id, own_revenue * rate as revenue
+        from ({_dated(settings, facts, landed)}) as priced
         where own_revenue is not null and rate is not null
     """
 
 
 def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
     """SQL for the raw orders of the as-of date: source, order_id, own_revenue, rate, ordered_at."""
+    queries = _landed_by_table(settings, facts)
+    return _dated(settings, facts, " union all ".join(queries)) if queries else ""
+
+
+def _dated(settings: Settings, facts: MartsFacts, landed: str) -> str:
+    model = settings.model
+    rates = "".join(
+        f" when upper(currency) = {literal(currency)} then {rate}"
+        for currency, rate in sorted(model.exchange_rates.items())
+    )
+    # Upper case of millions of texts takes longer than all the rest, and most need none.
+    reporting = literal(model.reporting_currency)
+    rate = (
+        f"case when currency = {reporting} or upper(currency) = {reporting} then 1 "
+        f"when exchange_rate > 0 then exchange_rate{_released_rates(facts)}{rates} end"
+    )
+    return f"""
+        select source, order_id, own_revenue, {rate} as rate, ordered_at
+        from ({landed}) as landed
+        where ordered_at < {as_of_end(settings, facts)}
+    """
+
+
+def _landed_by_table(settings: Settings, facts: MartsFacts) -> list[str]:
+    """SQL for the orders in each raw table: source, order_id, own_revenue, currency, own rate."""
     model = settings.model
     queries = []
     if facts.exists("raw_woocommerce", "orders", "id", "total", "total_tax", "exchange_rate"):
@@ -263,21 +298,7 @@ def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
                 from raw_files.orders
             """
         )
-    if not queries:
-        return ""
-    rates = "".join(
-        f" when upper(currency) = {literal(currency)} then {rate}"
-        for currency, rate in sorted(model.exchange_rates.items())
-    )
-    rate = (
-        f"case when upper(currency) = {literal(model.reporting_currency)} then 1 "
-        f"when exchange_rate > 0 then exchange_rate{_released_rates(facts)}{rates} end"
-    )
-    return f"""
-        select source, order_id, own_revenue, {rate} as rate, ordered_at
-        from ({" union all ".join(queries)}) as landed
-        where ordered_at < {as_of_end(settings, facts)}
-    """
+    return queries
 
 
 def _released_rates(facts: MartsFacts) -> str:

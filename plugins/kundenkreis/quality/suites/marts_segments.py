@@ -119,7 +119,7 @@ def segment_members(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Members: eligible, contactable by consent, held out as drawn."""
     schema = facts.schema
     members = f"{schema}.segment_members"
-    yield key("segment_members", facts, "segment", "customer_id")
+    yield key("segment_members", facts)
     yield from no_orphans("segment_members", facts, "segment")
     yield rule(
         "segment_members",
