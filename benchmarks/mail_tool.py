@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -261,6 +262,7 @@ def _hash(address: str) -> str:
 async def _serve(limits: Limits) -> None:
     tool = Tool()
     tool.reset(0)
+    gc.freeze()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(tool, limits), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -8,9 +8,10 @@ just before sending and win over the plan.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,6 +250,7 @@ def deliver(
     """
     tool_settings = settings.destinations[destination]
     with (
+        _not_collecting_what_stays(),
         closing(open_tool(destination, tool_settings, resolve)) as tool,
         connect(dsn, application_name=f"kundenkreis plan {destination}") as reader,
         connect(dsn, application_name=f"kundenkreis record {destination}") as recorder,
@@ -277,6 +279,20 @@ def deliver(
                     _end(job, sync_run_id, "failed")
                 raise
             return _end(job, sync_run_id, "done")
+
+
+@contextmanager
+def _not_collecting_what_stays() -> Iterator[None]:
+    """Keep the garbage collector from what was there before: modules, classes, settings.
+
+    Every few rows of a delivery make it look through all of that again, for a third of the
+    processor's time.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _lock(writer: psycopg.Connection, destination: str) -> None:

@@ -81,6 +81,7 @@ CAPABILITIES = Capabilities(
     parallel_batches=10,
 )
 _PAGE = 1000
+_TAKEN_AS_THEY_ARE = frozenset({str, int, float})
 _KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
 _STATES: dict[str, State] = {
     "subscribed": "subscribed",
@@ -225,9 +226,10 @@ class Mailchimp:
             if not member["email_address"].isascii():
                 self._spelled_otherwise[str(member["id"])] = member["email_address"]
 
-    def _address(self, row: Row) -> str:
-        """The address as Mailchimp spells it."""
-        return self._spelled_otherwise.get(row.vendor_id or "", row.address)
+    def _addresses(self, rows: Sequence[Row]) -> list[str]:
+        """The addresses as Mailchimp spells them."""
+        spelled = self._spelled_otherwise
+        return [spelled.get(row.vendor_id or "", row.address) for row in rows]
 
     def _upsert(self, rows: Sequence[Row]) -> list[Outcome]:
         known = [row for row in rows if row.vendor_id is not None]
@@ -249,13 +251,10 @@ class Mailchimp:
     def _batch(
         self, rows: Sequence[Row], *, update_existing: bool, status: str | None
     ) -> list[Outcome]:
+        given = {"status": status} if status else {}
         members = [
-            {
-                "email_address": self._address(row),
-                **({"status": status} if status else {}),
-                "merge_fields": self._merge_values(row.attributes),
-            }
-            for row in rows
+            {"email_address": address, **given, "merge_fields": self._merge_values(row.attributes)}
+            for address, row in zip(self._addresses(rows), rows, strict=True)
         ]
         path = self._list_path()
         body = {"members": members, "update_existing": update_existing, "sync_tags": False}
@@ -269,26 +268,16 @@ class Mailchimp:
         }
         errors = {normalise_address(error.get("email_address") or ""): error for error in problems}
         created = status is not None
-        return [self._batch_outcome(row, done, errors, created) for row in rows]
-
-    def _batch_outcome(
-        self,
-        row: Row,
-        done: Mapping[str, str],
-        errors: Mapping[str, Mapping[str, Any]],
-        created: bool,
-    ) -> Outcome:
-        address = normalise_address(row.address)
-        if address in done:
-            return Outcome(row.key, "confirmed", vendor_id=done[address], created=created)
-        error = errors.get(address)
-        if error is None:
-            return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
-        code = str(error.get("error_code") or "ERROR_GENERIC")
-        if code == "ERROR_CONTACT_EXISTS":
-            return rejected(row.key, CONTACT_EXISTS, "It appeared after the states were read.")
-        field = f" ({error['field']})" if error.get("field") else ""
-        return rejected(row.key, code, f"{error.get('error') or 'refused'}{field}")
+        outcomes: list[Outcome] = []
+        for row in rows:
+            address = normalise_address(row.address)
+            identity = done.get(address)
+            outcomes.append(
+                _refused(row.key, errors.get(address))
+                if identity is None
+                else Outcome(row.key, "confirmed", None, None, identity, created)
+            )
+        return outcomes
 
     def _membership(self, batch: Batch, rows: Sequence[Row]) -> list[Outcome]:
         """Join or leave a segment; what the answer leaves open is read back."""
@@ -296,7 +285,7 @@ class Mailchimp:
             return []
         adding = batch.operation == "add"
         path = f"{self._list_path()}/segments/{batch.audience_id}"
-        addresses = [self._address(row) for row in rows]
+        addresses = self._addresses(rows)
         body = {
             "members_to_add": addresses if adding else [],
             "members_to_remove": [] if adding else addresses,
@@ -334,7 +323,10 @@ class Mailchimp:
         tags = self._tags
         if not attributes.keys() <= tags.keys():
             tags.update({name: self._tag(name) for name in attributes})
-        return {tags[name]: _merge_value(value) for name, value in attributes.items()}
+        return {
+            tags[name]: value if type(value) in _TAKEN_AS_THEY_ARE else _merge_value(value)
+            for name, value in attributes.items()
+        }
 
     def _tag(self, attribute: str) -> str:
         """The merge tag of an attribute: at most ten characters, never shared by two."""
@@ -418,6 +410,17 @@ class Mailchimp:
 def _segment_named(name: str, segments: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The oldest segment of a name."""
     return min((e for e in segments if e["name"] == name), key=lambda e: int(e["id"]), default=None)
+
+
+def _refused(key: str, error: Mapping[str, Any] | None) -> Outcome:
+    """The outcome of a row that the answer does not name as done."""
+    if error is None:
+        return rejected(key, "ignored_by_tool", "The answer does not mention the row.")
+    code = str(error.get("error_code") or "ERROR_GENERIC")
+    if code == "ERROR_CONTACT_EXISTS":
+        return rejected(key, CONTACT_EXISTS, "It appeared after the states were read.")
+    field = f" ({error['field']})" if error.get("field") else ""
+    return rejected(key, code, f"{error.get('error') or 'refused'}{field}")
 
 
 def _membership_outcome(
