@@ -330,9 +330,7 @@ def settle(
             "run_id": run_id,
             "sent_at": sent_at,
             "attempt_ids": [attempts[one.key] for one in outcomes],
-            "states": _column(
-                None if one.state == "confirmed" else one.state for one in outcomes
-            ),
+            "states": _column(None if one.state == "confirmed" else one.state for one in outcomes),
             "codes": _column(one.reason_code for one in outcomes),
             "reasons": _column(one.reason for one in outcomes),
             "vendor_ids": _column(one.vendor_id for one in outcomes),

@@ -52,6 +52,8 @@ class Capabilities:
     membership: what an audience is in this tool.
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
+    batches_waiting: how many more are begun, made into requests, and wait for a turn of the
+        connector's client, so that no connection idles while the next request is written.
     reads_members: whether an audience can be read back.
     async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
     parallel_calls: calls that one batch may have under way at once.
@@ -63,13 +65,14 @@ class Capabilities:
     membership: Literal["list", "tag", "segment"]
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1
+    batches_waiting: int = 0
     reads_members: bool = True
     async_jobs: bool = False
     parallel_calls: int = 1
     calls_per_minute: float | None = None
 
 
-# A tuple takes a third of the time of a frozen dataclass to make, and there is one for each contact.
+# A tuple, because there is one for each contact, and a frozen dataclass takes three times as long.
 class SubscriberState(NamedTuple):
     """What the tool says about one of its contacts. ``address`` is lower case.
 

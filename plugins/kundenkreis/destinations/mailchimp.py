@@ -38,8 +38,10 @@ Docs: https://mailchimp.com/developer/marketing/api/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -79,8 +81,10 @@ CAPABILITIES = Capabilities(
     membership="segment",
     rate_limit="concurrency",
     parallel_batches=10,
+    batches_waiting=3,
 )
 _PAGE = 1000
+_PAGES_AHEAD = 4
 _TAKEN_AS_THEY_ARE = frozenset({str, int, float})
 _KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
 _STATES: dict[str, State] = {
@@ -120,6 +124,7 @@ class Mailchimp:
             **client_options,
         )
         self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
+        self._finding_list = threading.Lock()
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
         self._tags: dict[str, str] = {}
@@ -139,7 +144,6 @@ class Mailchimp:
         self, our_audience_ids: frozenset[str]
     ) -> Iterator[list[SubscriberState]]:
         """All contacts of the audience. Segments say nothing about consent, the status does."""
-        double_opt_in = bool(self._audience_list().get("double_optin"))
         path = f"{self._list_path()}/members"
         fields = ",".join(
             f"members.{name}"
@@ -154,12 +158,18 @@ class Mailchimp:
             )
         )
         # Archived contacts are listed only when asked for.
-        for filters in ({}, {"status": "archived"}):
-            params = {"fields": f"{fields},total_items", **filters}
-            for page in self._pages(path, "members", params):
-                addressed = [member for member in page if member.get("email_address")]
-                self._note_spellings(addressed)
-                yield [_state_of(member, double_opt_in) for member in addressed]
+        asked = [
+            {"fields": f"{fields},total_items", **filters}
+            for filters in ({}, {"status": "archived"})
+        ]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            firsts = [pool.submit(self._page, path, params, 0) for params in asked]
+            double_opt_in = bool(self._audience_list().get("double_optin"))
+            for params, first in zip(asked, firsts, strict=True):
+                for page in self._pages(path, "members", params, first.result):
+                    addressed = [member for member in page if member.get("email_address")]
+                    self._note_spellings(addressed)
+                    yield [_state_of(member, double_opt_in) for member in addressed]
 
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         """The static segment of this id or name; created empty when it is missing."""
@@ -370,22 +380,30 @@ class Mailchimp:
 
     def _audience_list(self) -> Mapping[str, Any]:
         """The Mailchimp audience in use; the only one when none is configured."""
-        if self._list is None:
-            lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
-            wanted = self._settings.list_id or self._client.connection.extra.get("list_id")
-            found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
-            if len(found) != 1:
-                known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
-                raise ConfigError(
-                    f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
-                    f"account of connection '{self._settings.connection}' has these audiences: "
-                    f"{known}. Set it to one of them, there or in the connection's extra."
-                )
-            self._list = found[0]
-        return self._list
+        with self._finding_list:
+            if self._list is None:
+                self._list = self._find_list()
+            return self._list
+
+    def _find_list(self) -> Mapping[str, Any]:
+        lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
+        wanted = self._configured_list()
+        found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
+        if len(found) != 1:
+            known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
+            raise ConfigError(
+                f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
+                f"account of connection '{self._settings.connection}' has these audiences: "
+                f"{known}. Set it to one of them, there or in the connection's extra."
+            )
+        return found[0]
+
+    def _configured_list(self) -> str | None:
+        return self._settings.list_id or self._client.connection.extra.get("list_id")
 
     def _list_path(self) -> str:
-        return f"/3.0/lists/{self._audience_list()['id']}"
+        """Of the configured audience without asking for it: reading the contacts checks it."""
+        return f"/3.0/lists/{self._configured_list() or self._audience_list()['id']}"
 
     def _field(self, body: Any, key: str, method: str, path: str) -> Any:
         """A field every real answer has. Raises VendorError where it is missing."""
@@ -393,18 +411,42 @@ class Mailchimp:
             raise self._client.unexpected(method, path, f"'{key}'", body)
         return body[key]
 
+    def _page(self, path: str, params: Mapping[str, Any], offset: int) -> Any:
+        return self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
+
     def _pages(
-        self, path: str, key: str, params: Mapping[str, Any]
+        self,
+        path: str,
+        key: str,
+        params: Mapping[str, Any],
+        first: Callable[[], Any] | None = None,
     ) -> Iterator[list[dict[str, Any]]]:
-        offset = 0
-        while True:
-            data = self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
-            items = self._field(data, key, "GET", path)
-            offset += len(items)
-            if items:
-                yield items
-            if not items or offset >= int(data.get("total_items") or 0):
-                return
+        """All pages in their order; once the first has told how many, a few are read at a time.
+
+        Args:
+            first: gives the first page, where it has been asked for already.
+        """
+        data = first() if first else self._page(path, params, 0)
+        offset, size = 0, 0
+        ahead: deque[tuple[int, Future[Any]]] = deque()
+        pool = ThreadPoolExecutor(_PAGES_AHEAD)
+        try:
+            while True:
+                items = self._field(data, key, "GET", path)
+                offset, size = offset + len(items), size or len(items)
+                if items:
+                    yield items
+                total = int(data.get("total_items") or 0)
+                if not items or offset >= total:
+                    return
+                if ahead and ahead[0][0] != offset:  # a page of another size: what follows moves
+                    ahead.clear()
+                following = ahead[-1][0] + size if ahead else offset
+                for start in range(following, total, size)[: _PAGES_AHEAD - len(ahead)]:
+                    ahead.append((start, pool.submit(self._page, path, params, start)))
+                data = ahead.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _segment_named(name: str, segments: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
