@@ -2,8 +2,8 @@
 
 The sandbox keeps every change on disk and checks every field, so that it, and not what is measured,
 would set the pace. This one keeps contacts in memory and answers with what Mailchimp answers with,
-row by row. Everybody who is measured talks to it. It reads and writes JSON with orjson, because what
-it takes of the machine's cores is taken from everybody.
+row by row. Everybody who is measured talks to it. It reads and writes JSON with orjson: what it
+takes of the machine's cores is taken from everybody.
 
     python -m benchmarks.mail_tool --latency-ms 100 --connections 10
 
