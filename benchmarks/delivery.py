@@ -197,30 +197,34 @@ class Bench:
         }
 
     def limits(self, members: int) -> dict[str, Any]:
-        """Delivery under a vendor's limits, and the time that they allow at best."""
-        calls = ceil(members / ROWS_PER_CALL)
-        found: dict[str, Any] = {}
+        """Delivery under a vendor's limits, and the time that they allow at best.
+
+        ``allowed_seconds`` counts every call that was made, reads included;
+        ``writes_allowed_seconds`` only those that write.
+        """
+        latency = LIMITED_LATENCY_MS / 1000
         connections = ("--connections", str(CONNECTION_LIMIT))
+        window = ("--per-window", str(WINDOW_CALLS), "--window-seconds", str(WINDOW_SECONDS))
         with tool(LIMITED_LATENCY_MS, *connections) as port:
             self.progress(f"at most {CONNECTION_LIMIT} connections")
-            self._plan(1, members, ("upsert",))
-            run = self.deliver(port)
-            found["connections"] = {
-                **run,
-                "refused": _counts(port)["refused"],
-                "allowed_seconds": ceil(calls / CONNECTION_LIMIT) * LIMITED_LATENCY_MS / 1000,
-            }
-        window = ("--per-window", str(WINDOW_CALLS), "--window-seconds", str(WINDOW_SECONDS))
+            by_connections = self._limited(port, members, latency / CONNECTION_LIMIT)
         with tool(100, *window) as port:
             self.progress(f"at most {WINDOW_CALLS} calls in {WINDOW_SECONDS:g} s")
-            self._plan(1, members, ("upsert",))
-            run = self.deliver(port, 1, "window")
-            found["window"] = {
-                **run,
-                "refused": _counts(port)["refused"],
-                "allowed_seconds": run["calls"] / WINDOW_CALLS * WINDOW_SECONDS,
-            }
-        return found
+            by_window = self._limited(port, members, WINDOW_SECONDS / WINDOW_CALLS, "window")
+        return {"connections": by_connections, "window": by_window}
+
+    def _limited(
+        self, port: int, members: int, seconds_per_call: float, *shape: str
+    ) -> dict[str, Any]:
+        self._plan(1, members, ("upsert",))
+        run = self.deliver(port, 1, *shape)
+        counts = _counts(port)
+        return {
+            **run,
+            "refused": counts["refused"],
+            "allowed_seconds": run["calls"] * seconds_per_call,
+            "writes_allowed_seconds": counts["writes"] * seconds_per_call,
+        }
 
     def keep_faster(
         self,

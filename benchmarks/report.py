@@ -418,13 +418,17 @@ def _limits_text(part: dict[str, Any]) -> str:
             _LIMITS[name],
             _seconds(run["seconds"]),
             _seconds(run["allowed_seconds"]),
+            _seconds(run["writes_allowed_seconds"]) if "writes_allowed_seconds" in run else "",
             str(run["calls"]),
             str(run["refused"]),
         )
         for name, run in part["limits"].items()
     ]
-    heads = ("limit", "seconds", "at the limit, s", "calls", "refused")
-    return "With the limits that vendors set:\n\n" + _table(heads, rows)
+    heads = ("limit", "seconds", "at the limit, s", "its writes alone, s", "calls", "refused")
+    return (
+        "With the limits that vendors set. At the limit is what all calls take that were made, with"
+        " the reads; beside it what those take that write:\n\n" + _table(heads, rows)
+    )
 
 
 def _machine(machine: dict[str, Any]) -> str:

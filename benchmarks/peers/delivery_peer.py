@@ -18,7 +18,9 @@ from kundenkreis.destinations.config import MailchimpSettings
 from kundenkreis.http import RateLimit
 
 dsn, port, publication, *shape = sys.argv[1:]
-settings = SimpleNamespace(destinations={"mailchimp": MailchimpSettings(create_contacts=True)})
+settings = SimpleNamespace(
+    destinations={"mailchimp": MailchimpSettings(create_contacts=True, list_id="bench")}
+)
 connection = Connection(
     id="mailchimp", scheme="http", host="127.0.0.1", port=int(port), password="key-bench"
 )

@@ -190,12 +190,12 @@ def test_attributes_are_set_changed_alone_and_cleared(tool: Tool) -> None:
     )
 
     first = {"stage": GREETING, "monetary": 1, "first_name": "Łukasz"}
-    tool.upsert(replace(anna, attributes=first), replace(bert, attributes={"stage": "b"}))
-    tool.upsert(replace(anna, attributes={"monetary": 20.5}))
+    tool.upsert(anna._replace(attributes=first), bert._replace(attributes={"stage": "b"}))
+    tool.upsert(anna._replace(attributes={"monetary": 20.5}))
     changed = tool.stored(anna.address)
-    tool.upsert(replace(anna, attributes={"stage": None, "monetary": 21}), bert)
+    tool.upsert(anna._replace(attributes={"stage": None, "monetary": 21}), bert)
     cleared = tool.stored(anna.address)
-    tool.upsert(replace(anna, attributes={"first_name": before.get("first_name")}))
+    tool.upsert(anna._replace(attributes={"first_name": before.get("first_name")}))
 
     assert [changed[name] for name in first] == [GREETING, 20.5, "Łukasz"]
     assert cleared.get("stage") in (None, "")
@@ -232,7 +232,7 @@ def test_a_known_contact_that_vanished_costs_nobody_else(tool: Tool) -> None:
     vendor_id = tool.upsert(gone)[gone.key].vendor_id
     while tool.destination.erase(gone.address):
         pass
-    anna, bert = (replace(row, attributes={"stage": "here"}) for row in tool.contacts()[:2])
+    anna, bert = (row._replace(attributes={"stage": "here"}) for row in tool.contacts()[:2])
     middle = Row("middle", gone.address, vendor_id, attributes={"stage": "here"})
 
     outcomes = tool.upsert(anna, middle, bert)
@@ -321,7 +321,7 @@ def test_nothing_we_send_brings_a_suppressed_person_back(tool: Tool, kind: str) 
 
     tool.sandbox.unsubscribe(tool.vendor, anna.address, kind)
     tool.destination.ensure_attributes({"stage": "text"})
-    tool.upsert(replace(anna, attributes={"stage": "x"}))
+    tool.upsert(anna._replace(attributes={"stage": "x"}))
     tool.move("add", audience, anna)
     tool.move("remove", audience, anna)
 
@@ -389,7 +389,7 @@ def test_throttling_is_waited_out(tool: Tool, retry_after: int | None) -> None:
 def test_a_broken_call_is_repeated_and_nothing_doubles(tool: Tool, kind: str) -> None:
     tool.destination.ensure_attributes({"stage": "text"})
     audience = tool.audience("Broken")
-    anna, bert = (replace(row, attributes={"stage": kind}) for row in tool.contacts()[:2])
+    anna, bert = (row._replace(attributes={"stage": kind}) for row in tool.contacts()[:2])
     fresh = new_row("fresh")
 
     def break_next() -> None:
@@ -429,7 +429,7 @@ def test_a_tool_that_stays_away_raises_without_personal_data(tool: Tool) -> None
 def test_an_error_inside_a_200_confirms_nothing(tool: Tool, kind: str) -> None:
     audience = tool.audience("Lying")
     anna = tool.contacts()[2]
-    update = replace(anna, attributes={"stage": "x"})
+    update = anna._replace(attributes={"stage": "x"})
     tool.destination.ensure_attributes({"stage": "text"})
 
     fresh = new_row("lied")
@@ -457,7 +457,7 @@ def test_a_request_at_the_size_limit_goes_whole_and_one_over_it_in_halves(tool: 
     """Proxies in front of a tool limit the size of a body and answer 413."""
     tool.destination.ensure_attributes({"stage": "text"})
     audience = tool.audience("Heavy")
-    rows = [replace(row, attributes={"stage": "x" * 40}) for row in tool.contacts()[:8]]
+    rows = [row._replace(attributes={"stage": "x" * 40}) for row in tool.contacts()[:8]]
     batches = [Batch("add", rows, audience), Batch("remove", rows, audience)]
     for batch in [*batches, Batch("upsert", rows)] if tool.imports else batches:
         whole = written(tool, batch)
@@ -472,8 +472,8 @@ def test_a_request_at_the_size_limit_goes_whole_and_one_over_it_in_halves(tool: 
 
 def test_a_row_that_is_too_large_by_itself_is_refused_alone(tool: Tool) -> None:
     tool.destination.ensure_attributes({"stage": "text"})
-    anna, bert, carl = (replace(row, attributes={"stage": "x"}) for row in tool.contacts()[:3])
-    heavy = replace(bert, attributes={"stage": "x" * 5000})
+    anna, bert, carl = (row._replace(attributes={"stage": "x"}) for row in tool.contacts()[:3])
+    heavy = bert._replace(attributes={"stage": "x" * 5000})
     tool.sandbox.faults(vendor=tool.vendor, kind="413", times=-1, larger_than=4000)
 
     outcomes = tool.upsert(anna, heavy, carl)
@@ -510,7 +510,7 @@ def by_key(outcomes: list[Outcome]) -> dict[str, Outcome]:
 def test_a_running_job_has_no_outcome_yet(asynchronous: Tool) -> None:
     asynchronous.sandbox.jobs(polls=3)
     tool: Any = asynchronous.destination
-    anna = replace(asynchronous.contacts()[0], attributes={"stage": "queued"})
+    anna = asynchronous.contacts()[0]._replace(attributes={"stage": "queued"})
 
     submitted, batch = submit(asynchronous, anna)
 
@@ -528,16 +528,16 @@ def test_a_finished_job_tells_what_it_refused(
     """In whatever way: by its errors, or by what the profiles hold afterwards."""
     asynchronous.sandbox.jobs(errors_repeat_payload=told)
     attributes = {"stage": f"{told} {restarted} {GREETING}", "monetary": 1.5}
-    anna, bert, carl = (replace(row, attributes=attributes) for row in asynchronous.contacts()[:3])
+    anna, bert, carl = (row._replace(attributes=attributes) for row in asynchronous.contacts()[:3])
     fresh = new_row("late", stage="new")
     lost = Row("lost", "lost@nirgends.de", "01JSBX99999999999999999999", attributes=attributes)
-    cleared = replace(carl, attributes={"stage": None, "monetary": 3})
+    cleared = carl._replace(attributes={"stage": None, "monetary": 3})
 
     submitted, batch = submit(asynchronous, anna, lost, bert, cleared, fresh)
     if restarted:
         asynchronous = again(asynchronous)
         known = asynchronous.states()[fresh.address].vendor_id
-        rows = [replace(row, vendor_id=row.vendor_id or known) for row in batch.rows]
+        rows = [row._replace(vendor_id=row.vendor_id or known) for row in batch.rows]
         batch = Batch("upsert", rows)
     outcomes = by_key(poll_until_done(asynchronous.destination, submitted.job_id, batch))
 
@@ -552,7 +552,7 @@ def test_a_finished_job_tells_what_it_refused(
 def test_a_cancelled_job_confirms_only_what_it_did(asynchronous: Tool, restarted: bool) -> None:
     asynchronous.sandbox.jobs(end="cancelled")
     attributes = {"stage": f"cancelled {restarted}"}
-    rows = [replace(row, attributes=attributes) for row in asynchronous.contacts()[:6]]
+    rows = [row._replace(attributes=attributes) for row in asynchronous.contacts()[:6]]
 
     submitted, batch = submit(asynchronous, *rows)
     asynchronous = again(asynchronous) if restarted else asynchronous
@@ -570,7 +570,7 @@ def test_a_cancelled_job_confirms_only_what_it_did(asynchronous: Tool, restarted
 def test_a_lost_job_is_told_apart_from_a_tool_that_is_away(asynchronous: Tool) -> None:
     asynchronous.sandbox.jobs(end="lost")
     tool: Any = asynchronous.destination
-    anna = replace(asynchronous.contacts()[0], attributes={"stage": "lost"})
+    anna = asynchronous.contacts()[0]._replace(attributes={"stage": "lost"})
     submitted, batch = submit(asynchronous, anna)
 
     with pytest.raises(JobLost) as lost:
@@ -587,7 +587,7 @@ def test_an_import_is_cut_at_the_vendors_size(
     asynchronous: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the limit one job, a byte less and it takes two, which are polled as one."""
-    rows = [replace(row, attributes={"stage": GREETING}) for row in asynchronous.contacts()[:6]]
+    rows = [row._replace(attributes={"stage": GREETING}) for row in asynchronous.contacts()[:6]]
     batch = Batch("upsert", rows)
     (whole,) = written(asynchronous, batch)
 

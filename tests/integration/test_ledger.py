@@ -164,3 +164,17 @@ def test_a_batch_of_every_kind_is_written_whole(connection: psycopg.Connection) 
     ]
     doubts = "select count(*), count(*) filter (where in_doubt) from activation.delivered_state"
     assert connection.execute(doubts.encode()).fetchall() == [(500, 0)]
+
+
+def test_columns_arrive_as_they_were_handed_over(connection: psycopg.Connection) -> None:
+    entries = Entries(1, "run1", "mailchimp")
+    named = row("jürgen")._replace(segment="größte", customer_id="", attributes='{"a": "Zoë 😀"}')
+    bare = row("bert")._replace(attributes="{}")
+    ledger.intend(connection, entries, "upsert", [named, bare])
+
+    assert connection.execute(
+        "select address, segment, customer_id, attributes from activation.ledger order by 1"
+    ).fetchall() == [
+        ("bert@shop.de", None, "c-bert", {}),
+        ("jürgen@shop.de", "größte", "", {"a": "Zoë 😀"}),
+    ]

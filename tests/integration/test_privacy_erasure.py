@@ -377,7 +377,7 @@ def test_what_a_tool_says_from_after_the_erasure_is_read(
     class Dated(MemoryTool):
         def read_subscriber_states(self, our_audience_ids: frozenset[str]) -> Iterator[list[Any]]:
             for page in super().read_subscriber_states(our_audience_ids):
-                yield [replace(state, state_changed_at=datetime.now(UTC)) for state in page]
+                yield [state._replace(state_changed_at=datetime.now(UTC)) for state in page]
 
     states = Dated(states={ANNA_ASCII: "subscribed"})
     with psycopg.connect(dsn) as connection:

@@ -103,7 +103,8 @@ class Sending:
 
     def send(self, packages: Iterator[Package]) -> None:
         """Send until there are no more packages or one fails; settle all that was begun."""
-        limit = self.tool.capabilities.parallel_batches
+        can = self.tool.capabilities
+        limit = can.parallel_batches + can.batches_waiting
         with ThreadPoolExecutor(limit) as pool, ThreadPoolExecutor(1) as scribe:
             self._prepare(scribe, packages)
             while self._preparing or self._ready or self._under_way:

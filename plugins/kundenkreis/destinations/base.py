@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from kundenkreis.errors import VendorError
 from kundenkreis.http import OutcomeUnknown, RefusedRequest
@@ -36,6 +37,7 @@ SUPPRESSING_STATES: frozenset[str] = frozenset(
 
 
 _TOO_LARGE = 413
+_BLANKS = " \t\r\n\u00a0\u200b"
 
 CONTACT_EXISTS = "contact_exists"
 """Reason code of a refused creation: the tool got to know the contact in the meantime."""
@@ -50,6 +52,8 @@ class Capabilities:
     membership: what an audience is in this tool.
     rate_limit: shape of its limit: ``none``, ``concurrency`` or ``window``.
     parallel_batches: batches of one operation that may be under way at once.
+    batches_waiting: how many more are begun, made into requests, and wait for a turn of the
+        connector's client, so that no connection idles while the next request is written.
     reads_members: whether an audience can be read back.
     async_jobs: `Destination.deliver` may answer `Submitted`; the tool is an `AsyncDestination`.
     parallel_calls: calls that one batch may have under way at once.
@@ -61,14 +65,15 @@ class Capabilities:
     membership: Literal["list", "tag", "segment"]
     rate_limit: Literal["none", "concurrency", "window"]
     parallel_batches: int = 1
+    batches_waiting: int = 0
     reads_members: bool = True
     async_jobs: bool = False
     parallel_calls: int = 1
     calls_per_minute: float | None = None
 
 
-@dataclass(frozen=True)
-class SubscriberState:
+# A tuple, because there is one for each contact, and a frozen dataclass takes three times as long.
+class SubscriberState(NamedTuple):
     """What the tool says about one of its contacts. ``address`` is lower case.
 
     ``evidence`` is the opt-in the tool can vouch for; None when it has none of its own.
@@ -81,8 +86,7 @@ class SubscriberState:
     vendor_id: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One thing to do: set attributes (upsert), or join or leave the batch's audience.
 
     vendor_id: the tool's id of the contact; None when the tool does not know it.
@@ -94,7 +98,7 @@ class Row:
     address: str
     vendor_id: str | None = None
     may_create: bool = False
-    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,7 @@ class Batch:
     audience_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one row, by its ``key``.
 
     vendor_id: the contact's id when this call created it. reason never holds an address.
@@ -209,7 +212,10 @@ def normalise_address(address: str) -> str:
     """The form addresses are compared in, the same as dbt's macro ``normalised_email``: an address
     that a tool shows with ``bücher.example`` is the one that the warehouse knows in ASCII.
     """
-    local, at, domain = address.strip(" \t\r\n\u00a0\u200b").lower().rpartition("@")
+    trimmed = address.strip(_BLANKS).lower()
+    if trimmed.isascii():
+        return trimmed
+    local, at, domain = trimmed.rpartition("@")
     if not domain.isascii():
         labels = unicodedata.normalize("NFC", domain).split(".")
         domain = ".".join(
@@ -327,10 +333,12 @@ def share_outcomes(
 ) -> list[Outcome]:
     """Give every duplicate the outcome of the row that was sent for its address."""
     by_key = {outcome.key: outcome for outcome in outcomes}
+    if len(by_key) == len(keys) == sum(map(len, keys.values())):
+        return list(by_key.values())
     shared: list[Outcome] = []
     for address, same in keys.items():
         outcome = by_key[by_address[address].key]
-        shared += [outcome if key == outcome.key else replace(outcome, key=key) for key in same]
+        shared += [outcome if key == outcome.key else outcome._replace(key=key) for key in same]
     return shared
 
 

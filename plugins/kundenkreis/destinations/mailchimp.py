@@ -38,8 +38,10 @@ Docs: https://mailchimp.com/developer/marketing/api/
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -79,8 +81,11 @@ CAPABILITIES = Capabilities(
     membership="segment",
     rate_limit="concurrency",
     parallel_batches=10,
+    batches_waiting=3,
 )
 _PAGE = 1000
+_PAGES_AHEAD = 4
+_TAKEN_AS_THEY_ARE = frozenset({str, int, float})
 _KNOWN_TAGS = {"first_name": "FNAME", "last_name": "LNAME"}
 _STATES: dict[str, State] = {
     "subscribed": "subscribed",
@@ -119,6 +124,7 @@ class Mailchimp:
             **client_options,
         )
         self._limits = {name: RowLimit(rows) for name, rows in CAPABILITIES.rows_per_call.items()}
+        self._finding_list = threading.Lock()
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
         self._tags: dict[str, str] = {}
@@ -138,7 +144,6 @@ class Mailchimp:
         self, our_audience_ids: frozenset[str]
     ) -> Iterator[list[SubscriberState]]:
         """All contacts of the audience. Segments say nothing about consent, the status does."""
-        double_opt_in = bool(self._audience_list().get("double_optin"))
         path = f"{self._list_path()}/members"
         fields = ",".join(
             f"members.{name}"
@@ -153,12 +158,18 @@ class Mailchimp:
             )
         )
         # Archived contacts are listed only when asked for.
-        for filters in ({}, {"status": "archived"}):
-            params = {"fields": f"{fields},total_items", **filters}
-            for page in self._pages(path, "members", params):
-                addressed = [member for member in page if member.get("email_address")]
-                self._note_spellings(addressed)
-                yield [_state_of(member, double_opt_in) for member in addressed]
+        asked = [
+            {"fields": f"{fields},total_items", **filters}
+            for filters in ({}, {"status": "archived"})
+        ]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            firsts = [pool.submit(self._page, path, params, 0) for params in asked]
+            double_opt_in = bool(self._audience_list().get("double_optin"))
+            for params, first in zip(asked, firsts, strict=True):
+                for page in self._pages(path, "members", params, first.result):
+                    addressed = [member for member in page if member.get("email_address")]
+                    self._note_spellings(addressed)
+                    yield [_state_of(member, double_opt_in) for member in addressed]
 
     def ensure_audience(self, name: str, known_id: str | None) -> Audience:
         """The static segment of this id or name; created empty when it is missing."""
@@ -225,9 +236,10 @@ class Mailchimp:
             if not member["email_address"].isascii():
                 self._spelled_otherwise[str(member["id"])] = member["email_address"]
 
-    def _address(self, row: Row) -> str:
-        """The address as Mailchimp spells it."""
-        return self._spelled_otherwise.get(row.vendor_id or "", row.address)
+    def _addresses(self, rows: Sequence[Row]) -> list[str]:
+        """The addresses as Mailchimp spells them."""
+        spelled = self._spelled_otherwise
+        return [spelled.get(row.vendor_id or "", row.address) for row in rows]
 
     def _upsert(self, rows: Sequence[Row]) -> list[Outcome]:
         known = [row for row in rows if row.vendor_id is not None]
@@ -249,13 +261,10 @@ class Mailchimp:
     def _batch(
         self, rows: Sequence[Row], *, update_existing: bool, status: str | None
     ) -> list[Outcome]:
+        given = {"status": status} if status else {}
         members = [
-            {
-                "email_address": self._address(row),
-                **({"status": status} if status else {}),
-                "merge_fields": self._merge_values(row.attributes),
-            }
-            for row in rows
+            {"email_address": address, **given, "merge_fields": self._merge_values(row.attributes)}
+            for address, row in zip(self._addresses(rows), rows, strict=True)
         ]
         path = self._list_path()
         body = {"members": members, "update_existing": update_existing, "sync_tags": False}
@@ -269,26 +278,16 @@ class Mailchimp:
         }
         errors = {normalise_address(error.get("email_address") or ""): error for error in problems}
         created = status is not None
-        return [self._batch_outcome(row, done, errors, created) for row in rows]
-
-    def _batch_outcome(
-        self,
-        row: Row,
-        done: Mapping[str, str],
-        errors: Mapping[str, Mapping[str, Any]],
-        created: bool,
-    ) -> Outcome:
-        address = normalise_address(row.address)
-        if address in done:
-            return Outcome(row.key, "confirmed", vendor_id=done[address], created=created)
-        error = errors.get(address)
-        if error is None:
-            return rejected(row.key, "ignored_by_tool", "The answer does not mention the row.")
-        code = str(error.get("error_code") or "ERROR_GENERIC")
-        if code == "ERROR_CONTACT_EXISTS":
-            return rejected(row.key, CONTACT_EXISTS, "It appeared after the states were read.")
-        field = f" ({error['field']})" if error.get("field") else ""
-        return rejected(row.key, code, f"{error.get('error') or 'refused'}{field}")
+        outcomes: list[Outcome] = []
+        for row in rows:
+            address = normalise_address(row.address)
+            identity = done.get(address)
+            outcomes.append(
+                _refused(row.key, errors.get(address))
+                if identity is None
+                else Outcome(row.key, "confirmed", None, None, identity, created)
+            )
+        return outcomes
 
     def _membership(self, batch: Batch, rows: Sequence[Row]) -> list[Outcome]:
         """Join or leave a segment; what the answer leaves open is read back."""
@@ -296,7 +295,7 @@ class Mailchimp:
             return []
         adding = batch.operation == "add"
         path = f"{self._list_path()}/segments/{batch.audience_id}"
-        addresses = [self._address(row) for row in rows]
+        addresses = self._addresses(rows)
         body = {
             "members_to_add": addresses if adding else [],
             "members_to_remove": [] if adding else addresses,
@@ -334,7 +333,10 @@ class Mailchimp:
         tags = self._tags
         if not attributes.keys() <= tags.keys():
             tags.update({name: self._tag(name) for name in attributes})
-        return {tags[name]: _merge_value(value) for name, value in attributes.items()}
+        return {
+            tags[name]: value if type(value) in _TAKEN_AS_THEY_ARE else _merge_value(value)
+            for name, value in attributes.items()
+        }
 
     def _tag(self, attribute: str) -> str:
         """The merge tag of an attribute: at most ten characters, never shared by two."""
@@ -378,22 +380,30 @@ class Mailchimp:
 
     def _audience_list(self) -> Mapping[str, Any]:
         """The Mailchimp audience in use; the only one when none is configured."""
-        if self._list is None:
-            lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
-            wanted = self._settings.list_id or self._client.connection.extra.get("list_id")
-            found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
-            if len(found) != 1:
-                known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
-                raise ConfigError(
-                    f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
-                    f"account of connection '{self._settings.connection}' has these audiences: "
-                    f"{known}. Set it to one of them, there or in the connection's extra."
-                )
-            self._list = found[0]
-        return self._list
+        with self._finding_list:
+            if self._list is None:
+                self._list = self._find_list()
+            return self._list
+
+    def _find_list(self) -> Mapping[str, Any]:
+        lists = [entry for page in self._pages("/3.0/lists", "lists", {}) for entry in page]
+        wanted = self._configured_list()
+        found = [entry for entry in lists if wanted is None or entry["id"] == wanted]
+        if len(found) != 1:
+            known = ", ".join(sorted(str(entry["id"]) for entry in lists)) or "none"
+            raise ConfigError(
+                f"destinations.yml: mailchimp.list_id is {wanted or 'not set'}, and the "
+                f"account of connection '{self._settings.connection}' has these audiences: "
+                f"{known}. Set it to one of them, there or in the connection's extra."
+            )
+        return found[0]
+
+    def _configured_list(self) -> str | None:
+        return self._settings.list_id or self._client.connection.extra.get("list_id")
 
     def _list_path(self) -> str:
-        return f"/3.0/lists/{self._audience_list()['id']}"
+        """Of the configured audience without asking for it: reading the contacts checks it."""
+        return f"/3.0/lists/{self._configured_list() or self._audience_list()['id']}"
 
     def _field(self, body: Any, key: str, method: str, path: str) -> Any:
         """A field every real answer has. Raises VendorError where it is missing."""
@@ -401,23 +411,58 @@ class Mailchimp:
             raise self._client.unexpected(method, path, f"'{key}'", body)
         return body[key]
 
+    def _page(self, path: str, params: Mapping[str, Any], offset: int) -> Any:
+        return self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
+
     def _pages(
-        self, path: str, key: str, params: Mapping[str, Any]
+        self,
+        path: str,
+        key: str,
+        params: Mapping[str, Any],
+        first: Callable[[], Any] | None = None,
     ) -> Iterator[list[dict[str, Any]]]:
-        offset = 0
-        while True:
-            data = self._client.get_json(path, params={**params, "count": _PAGE, "offset": offset})
-            items = self._field(data, key, "GET", path)
-            offset += len(items)
-            if items:
-                yield items
-            if not items or offset >= int(data.get("total_items") or 0):
-                return
+        """All pages in their order; once the first has told how many, a few are read at a time.
+
+        Args:
+            first: gives the first page, where it has been asked for already.
+        """
+        data = first() if first else self._page(path, params, 0)
+        offset, size = 0, 0
+        ahead: deque[tuple[int, Future[Any]]] = deque()
+        pool = ThreadPoolExecutor(_PAGES_AHEAD)
+        try:
+            while True:
+                items = self._field(data, key, "GET", path)
+                offset, size = offset + len(items), size or len(items)
+                if items:
+                    yield items
+                total = int(data.get("total_items") or 0)
+                if not items or offset >= total:
+                    return
+                if ahead and ahead[0][0] != offset:  # a page of another size: what follows moves
+                    ahead.clear()
+                following = ahead[-1][0] + size if ahead else offset
+                for start in range(following, total, size)[: _PAGES_AHEAD - len(ahead)]:
+                    ahead.append((start, pool.submit(self._page, path, params, start)))
+                data = ahead.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _segment_named(name: str, segments: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The oldest segment of a name."""
     return min((e for e in segments if e["name"] == name), key=lambda e: int(e["id"]), default=None)
+
+
+def _refused(key: str, error: Mapping[str, Any] | None) -> Outcome:
+    """The outcome of a row that the answer does not name as done."""
+    if error is None:
+        return rejected(key, "ignored_by_tool", "The answer does not mention the row.")
+    code = str(error.get("error_code") or "ERROR_GENERIC")
+    if code == "ERROR_CONTACT_EXISTS":
+        return rejected(key, CONTACT_EXISTS, "It appeared after the states were read.")
+    field = f" ({error['field']})" if error.get("field") else ""
+    return rejected(key, code, f"{error.get('error') or 'refused'}{field}")
 
 
 def _membership_outcome(
