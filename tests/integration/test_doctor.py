@@ -70,7 +70,7 @@ def test_a_good_warehouse(patient: Patient) -> None:
     assert _wrong(clock.check(patient)) == []
     assert [where for _, where in _wrong(warehouse.check(patient))] == ["roles"]
     # The tests' server gives up durability for speed, which is just what must be said.
-    assert _wrong(server.check(patient)) == [("error", "fsync")]
+    assert _wrong(server.check(patient)) == [("error", "fsync"), ("error", "full_page_writes")]
     assert patient.settings is not None
     where = str(patient.settings.folder / "alerts.yml")
     assert _wrong(alerts.check(patient)) == [("warning", where)]
