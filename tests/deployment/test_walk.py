@@ -130,6 +130,8 @@ class Walker:
         text = self._here(block.text).replace(
             "kundenkreis up", f"exec kundenkreis up --port {self.airflow_port}"
         )
+        # A shell's background job ignores Ctrl-C, and what is started here would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as output:
             return subprocess.Popen(
                 ["bash", "-ec", text],
