@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 
 from kundenkreis.quality.facts import MartsFacts
-from kundenkreis.quality.suites import marts_customers, marts_lifecycle, marts_orders, marts_scores
+from kundenkreis.quality.suites import marts_lifecycle, marts_orders, marts_scores
 from kundenkreis.quality.suites.rules import KEYS, key_agreement, keys_apart, same_customers
 from kundenkreis.settings import Settings
 from kundenkreis.warehouse.connection import connect
@@ -54,7 +54,9 @@ def queries_of(settings: Settings, facts: MartsFacts) -> Mapping[str, str]:
         "segment changes": marts_scores.segment_changes_alike(facts),
         "valued buyers": marts_scores.valued_buyers_alike(facts),
         "wide customers": same_customers(facts, "customer_360", "customers"),
-        "customers of records": marts_customers.customers_of_records(facts),
+        "customers of records": same_customers(
+            facts, "customers", "customer_source_ids", other_has_many=True
+        ),
         **{key_agreement(table): keys_apart(facts, table) for table in KEYS},
     }
     return {name: query for name, query in asked.items() if query}

@@ -52,27 +52,6 @@ def customers(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         )
 
 
-def customers_of_records(facts: MartsFacts) -> str:
-    """SQL that says whether the customers are those whom records belong to; or ""."""
-    schema = facts.schema
-    if not facts.exists(schema, "customers", "customer_id") or not facts.exists(
-        schema, "customer_source_ids", "customer_id"
-    ):
-        return ""
-    customer = "hashtextextended(customer_id, 0)"
-    counted = "count(*) as customers, coalesce(sum(customer), 0) as checksum"
-    return f"""
-        select one.customers = other.customers and one.checksum = other.checksum
-        from (
-            select {counted} from (select {customer} as customer from {schema}.customers) as listed
-        ) as one
-        cross join (
-            select {counted}
-            from (select distinct {customer} as customer from {schema}.customer_source_ids) as held
-        ) as other
-    """
-
-
 def customer_source_ids(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Records: each belongs to one customer, and none got lost."""
     yield key("customer_source_ids", facts)

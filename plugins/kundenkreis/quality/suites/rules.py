@@ -170,16 +170,30 @@ def no_objectors(table: str, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
-def same_customers(facts: MartsFacts, table: str, other: str) -> str:
-    """SQL that says whether two marts have the same customers, each as often; or ""."""
-    if not all(facts.exists(facts.schema, name, "customer_id") for name in (table, other)):
+def same_customers(
+    facts: MartsFacts, table: str, other: str, *, other_has_many: bool = False
+) -> str:
+    """SQL that says whether two marts have the same customers, each as often; or "".
+
+    Args:
+        other_has_many: the other one may have several rows of a customer, which count as one.
+    """
+    schema = facts.schema
+    if not all(facts.exists(schema, name, "customer_id") for name in (table, other)):
         return ""
-    checksum = "select count(*) as customers, sum(hashtextextended(customer_id, 0)) as checksum"
+
+    def counted(name: str, distinct: str = "") -> str:
+        customers = f"select {distinct} hashtextextended(customer_id, 0) as customer"
+        return f"""
+            select count(*) as customers, sum(customer) as checksum
+            from ({customers} from {schema}.{name}) as listed
+        """
+
     return f"""
         select one.customers = other.customers
             and one.checksum is not distinct from other.checksum
-        from ({checksum} from {facts.schema}.{table}) as one
-        cross join ({checksum} from {facts.schema}.{other}) as other
+        from ({counted(table)}) as one
+        cross join ({counted(other, "distinct" if other_has_many else "")}) as other
     """
 
 
