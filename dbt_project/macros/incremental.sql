@@ -157,7 +157,7 @@
     (select * from {{ relation }} where {{ column }} in (select {{ key }} from {{ changed }}))
 {%- endmacro %}
 
-{# Blocks of keys, in the order in which the index and most tables lie on the disk, so that the rows of
+{# Blocks of 512 keys, in the order in which the index and most tables lie on the disk, so that the rows of
    one block are fetched together and ahead (`looks_up_blocks`). The planner takes any list for ten
    values; `offset 0` leaves it no other way than the index. #}
 {% macro postgres__look_up(relation, changed, key, column) -%}
@@ -168,7 +168,7 @@
             from (
                 select
                     {{ key }},
-                    row_number() over (order by {{ key }}) / {{ keys_of_a_block() }} as block
+                    row_number() over (order by {{ key }}) / 512 as block
                 from (select distinct {{ key }} from {{ changed }}) as keys
             ) as numbered
             group by numbered.block
@@ -181,8 +181,6 @@
         ) as looked_up
     )
 {%- endmacro %}
-
-{% macro keys_of_a_block() %}{{ return(512) }}{% endmacro %}
 
 
 {# Statement before a query that looks up many rows by an index, in its transaction; nothing in a full

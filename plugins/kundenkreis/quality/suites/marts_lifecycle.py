@@ -54,7 +54,7 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         f"""
             select customer_id, count(*) filter (where valid_to is null) as open_intervals
             from {table} group by customer_id
-            having {_NOT_ONE_OPEN}
+            having count(*) filter (where valid_to is null) <> 1
         """,
         limit="one interval per customer with valid_to empty",
         proven=proven,
@@ -104,9 +104,7 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         )
 
 
-# SQL conditions on one interval, and on all those of one customer.
 _UNKNOWN_STAGE = f"coalesce(stage, '') not in ({literals(STAGES)})"
-_NOT_ONE_OPEN = "count(*) filter (where valid_to is null) <> 1"
 
 
 def stays_in_order(facts: MartsFacts) -> str:

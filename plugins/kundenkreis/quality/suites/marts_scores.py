@@ -105,21 +105,14 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
             select rfm.customer_id
             from {schema}.customer_rfm as rfm
             left join ({_buyers(settings, facts)}) as buyer on buyer.customer_id = rfm.customer_id
-            where {_DIFFERS}
+            where buyer.customer_id is null
+                or rfm.frequency <> buyer.frequency
+                or rfm.recency_days <> buyer.recency_days
+                or abs(rfm.monetary - buyer.monetary) > {limits.RECONCILIATION_TOLERANCE}
         """,
         limit="no difference",
         proven=proven,
     )
-
-
-_DIFFERS = f"""
-    (
-        buyer.customer_id is null
-        or rfm.frequency <> buyer.frequency
-        or rfm.recency_days <> buyer.recency_days
-        or abs(rfm.monetary - buyer.monetary) > {limits.RECONCILIATION_TOLERANCE}
-    )
-"""
 
 
 def buyers_alike(settings: Settings, facts: MartsFacts) -> str:
