@@ -58,6 +58,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "update lifecycle_intervals set valid_from = valid_to where customer_id in"
         f" ({_TWO_STAYS}) and valid_to is not null",
         "update lifecycle_intervals set valid_from = null where customer_id = 'c40'",
+        # The days on which intervals begin and end add up as before.
+        "insert into lifecycle_intervals (customer_id, stage, valid_from, valid_to)"
+        " select customer_id, stage, valid_from, valid_from from lifecycle_intervals"
+        " where customer_id = 'c40' and valid_to is null",
+        "insert into lifecycle_intervals (customer_id, stage, valid_from)"
+        " select null, stage, valid_from from lifecycle_intervals"
+        " where customer_id = 'c40' and valid_to is null",
     ),
     "stage changes": (
         "update lifecycle_intervals set stage = 'loyalty' where customer_id = 'c40'"
