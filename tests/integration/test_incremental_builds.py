@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.integration
 FIRST_NIGHT = date(2026, 3, 1)
 SOURCES = ["files", "hubspot", "woocommerce"]
 PERSONS = 40
+HOLDOUT_DAYS = 90  # as in dbt_project/macros/value.sql
+NOON = time(12)
 VARIABLES: dict[str, Any] = {
     "enabled_sources": SOURCES,
     "exchange_rates": {"USD": 0.9},
@@ -282,6 +284,55 @@ class _Shop:
             delivered_at=self._random.choice([self._moment(), None]),
         )
 
+    # ----------------------------------------------------------------- what chance seldom brings
+
+    def leave_the_holdout(self) -> None:
+        """Nothing happens to somebody, but an order day leaves the holdout of the value models."""
+        ordered = datetime.combine(FIRST_NIGHT - timedelta(days=HOLDOUT_DAYS - 1), NOON, UTC)
+        self._put(
+            "raw_files.order_lines",
+            source_name="receipts",
+            order_key="quiet",
+            line_number=1,
+            customer_key=None,
+            email="quiet@mail.example",
+            ordered_at=ordered,
+            status="completed",
+            currency="EUR",
+            line_amount="4.00",
+        )
+
+    def connect_for_one_night(self, night: int) -> None:
+        """Two are connected by a record that the colour built before and after never sees.
+
+        One of them has the other's id since, and then gets another record.
+        """
+        if night == 0:
+            self._desk_customer("younger", "younger@mail.example", days=10)
+            self._desk_customer("older", "older@mail.example", days=20)
+        if night == 1:
+            self._desk_customer("between", "younger@mail.example", days=5, linked="older")
+        if night == 2:
+            key = ("desk", "between")
+            self._rows["raw_files.customers"].pop(key, None)
+            self._touched.add(("raw_files.customers", key))
+            self._desk_customer("new", "younger@mail.example", days=0)
+
+    def _desk_customer(self, key: str, email: str, days: int, linked: str | None = None) -> None:
+        self._put(
+            "raw_files.customers",
+            source_name="desk",
+            customer_key=key,
+            email=email,
+            last_name=None,
+            phone_e164=None,
+            linked_source="desk" if linked else None,
+            linked_customer_key=linked,
+            created_at=datetime.combine(FIRST_NIGHT - timedelta(days=days), NOON, UTC),
+        )
+
+    # ----------------------------------------------------------------- and more that happens
+
     def _till_credit_note(self) -> None:
         self._put(
             "raw_files.orders",
@@ -393,12 +444,14 @@ def live_through_nights(dsn: str, seed: int, nights: int) -> None:
     create_raw_tables(dsn, *SOURCES)
     shop = _Shop(seed)
     shop.live(400)
+    shop.leave_the_holdout()
     incremental = 0
     for night in range(nights):
         if night == 2:
             _erase_somebody(dsn)
         as_of = shop.today = FIRST_NIGHT + timedelta(days=night)
         shop.live(12)
+        shop.connect_for_one_night(night)
         shop.load(dsn)
         run_id = f"night {night}"
         schema = publish.begin_build(dsn, run_id, as_of, is_backfill=False)
