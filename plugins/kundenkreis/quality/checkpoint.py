@@ -131,8 +131,7 @@ def run_checkpoint(
                 kwargs={"hide_parameters": True},
             )
             try:
-                checkpoint = _checkpoint(context, datasource, name, suites)
-                outcomes = _evaluate(checkpoint, datasource, suites)
+                outcomes = _evaluate(context, datasource, name, suites)
             finally:
                 _disconnect(datasource)
             _scrub_stored_results(project)
@@ -216,14 +215,15 @@ def _checkpoint(context: Any, datasource: Any, name: str, suites: Sequence[Table
 
 
 def _evaluate(
-    checkpoint: Any, datasource: Any, suites: Sequence[TableSuite]
+    context: Any, datasource: Any, name: str, suites: Sequence[TableSuite]
 ) -> tuple[Outcome, ...]:
     # Only where Great Expectations is loaded anyway: the class is one of its own.
-    from kundenkreis.quality.suites.no_rows import counted_ahead
+    from kundenkreis.quality.suites.no_rows import counting_ahead
 
     expectations = [one for suite in suites for one in suite.expectations]
     engine = datasource.get_execution_engine().engine
-    with counted_ahead(engine, expectations) as query_seconds:
+    with counting_ahead(engine, expectations) as query_seconds:
+        checkpoint = _checkpoint(context, datasource, name, suites)
         started = time.monotonic()
         results = list(checkpoint.run().run_results.values())
         seconds = time.monotonic() - started

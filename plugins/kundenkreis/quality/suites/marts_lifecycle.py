@@ -11,6 +11,7 @@ from kundenkreis.quality.suites.common import literal, literals
 from kundenkreis.quality.suites.rules import (
     changes_add_up,
     changes_alike,
+    checksum_of,
     key,
     no_orphans,
     revenue,
@@ -88,6 +89,7 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         "No interval begins after the as-of date.",
         f"select customer_id, valid_from from {table} where valid_from > {day}",
         limit=f"valid_from not after {facts.as_of_date}",
+        proven=proven,
     )
     if facts.exists(schema, "customer_rfm"):
         yield rule(
@@ -108,7 +110,7 @@ _UNKNOWN_STAGE = f"coalesce(stage, '') not in ({literals(STAGES)})"
 
 
 def stays_in_order(facts: MartsFacts) -> str:
-    """SQL that says whether everybody's intervals follow each other, in known stages; or "".
+    """SQL that says whether everybody's intervals follow each other, begun, in known stages; or "".
 
     Where each interval ends later than it begins, and on a day on which another of the customer's
     begins, all but the last, then they form one chain. So of the days on which intervals begin,
@@ -132,6 +134,7 @@ def stays_in_order(facts: MartsFacts) -> str:
                     where {_UNKNOWN_STAGE}
                     or customer_id is null
                     or valid_from is null
+                    or valid_from > date '{facts.as_of_date}'
                     or valid_to <= valid_from
                 ) as broken,
                 {checksum("valid_from")} - {checksum("valid_to")} as checksum
@@ -145,7 +148,8 @@ def stays_in_order(facts: MartsFacts) -> str:
 
 def lifecycle_projections(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Coming stages lie ahead."""
-    yield from no_orphans("lifecycle_projections", facts)
+    proven = "projections" in facts.agreed
+    yield from no_orphans("lifecycle_projections", facts, proven=proven)
     yield rule(
         "lifecycle_projections",
         "in_the_future",
@@ -153,7 +157,26 @@ def lifecycle_projections(settings: Settings, facts: MartsFacts) -> Iterator[Any
         f"select customer_id, from_date from {facts.schema}.lifecycle_projections "
         f"where from_date is null or from_date <= date '{facts.as_of_date}'",
         limit=f"from_date after {facts.as_of_date}",
+        proven=proven,
     )
+
+
+def projections_ahead(facts: MartsFacts) -> str:
+    """SQL that says whether all projections are of known customers and lie ahead; or ""."""
+    if not all(
+        facts.exists(facts.schema, table) for table in ("lifecycle_projections", "customers")
+    ):
+        return ""
+    # Counted, because to find one PostgreSQL would look up every row by itself.
+    return f"""
+        select count(*) = 0
+        from {facts.schema}.lifecycle_projections as coming
+        left join {facts.schema}.customers as customer
+            on customer.customer_id = coming.customer_id
+        where customer.customer_id is null
+            or coming.from_date is null
+            or coming.from_date <= date '{facts.as_of_date}'
+    """
 
 
 def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
@@ -178,19 +201,13 @@ def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     )
     yield _rule_of_night("kpi_daily", "day", facts)
     if facts.exists(facts.schema, "lifecycle_intervals"):
-        shown = ", ".join(f"({literal(stage)}, customers_{stage})" for stage in STAGES)
         yield rule(
             "kpi_daily",
             "stages_reconcile",
             "The customers per stage of the as-of day are those of the intervals.",
             f"""
                 select counted.stage, counted.customers, open_now.customers as intervals
-                from (
-                    select shown.stage, shown.customers
-                    from {table}
-                    cross join lateral (values {shown}) as shown (stage, customers)
-                    where day = date '{facts.as_of_date}'
-                ) as counted
+                from ({_stages_of_day(facts)}) as counted
                 full outer join (
                     select stage, count(*) as customers
                     from {facts.schema}.lifecycle_intervals where valid_to is null group by stage
@@ -198,6 +215,7 @@ def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 where coalesce(counted.customers, 0) <> coalesce(open_now.customers, 0)
             """,
             limit="no stage with another number",
+            proven="customers by stage" in facts.agreed,
         )
     if facts.exists(facts.schema, "orders"):
         yield rule(
@@ -219,7 +237,19 @@ def kpi_daily(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                     or abs(shown.revenue - counted.revenue) > {limits.RECONCILIATION_TOLERANCE}
             """,
             limit="no difference",
+            proven="days of orders" in facts.agreed,
         )
+
+
+def _stages_of_day(facts: MartsFacts) -> str:
+    """SQL for the customers per stage that kpi_daily shows of the as-of day."""
+    shown = ", ".join(f"({literal(stage)}, customers_{stage})" for stage in STAGES)
+    return f"""
+        select shown.stage, shown.customers
+        from {facts.schema}.kpi_daily
+        cross join lateral (values {shown}) as shown (stage, customers)
+        where day = date '{facts.as_of_date}'
+    """
 
 
 def _rule_of_night(table: str, column: str, facts: MartsFacts) -> Any:
@@ -262,23 +292,71 @@ def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         )
 
 
+AGREEMENTS = ("stage changes", "customers by stage", "few stage changes")
+
+
 def stage_changes_alike(facts: MartsFacts) -> str:
-    """SQL that says whether recorded changes and customer_360 give the stages of now; or ""."""
+    """SQL for the `AGREEMENTS` about the stages of now; or "".
+
+    Recorded changes and customer_360 give the stages of the open intervals; kpi_daily has as many
+    customers in each; and where the publication is what was recorded last, this night's changes are
+    those since, of which there are few.
+    """
+    schema = facts.schema
     if not (
         facts.exists("history", "stage_changes")
-        and facts.exists(facts.schema, "history_stage_changes", "from_stage")
-        and facts.exists(facts.schema, "lifecycle_intervals")
-        and facts.exists(facts.schema, "customer_360", "stage")
+        and facts.exists(schema, "history_stage_changes", "from_stage")
+        and facts.exists(schema, "lifecycle_intervals")
+        and facts.exists(schema, "customer_360", "stage")
+        and facts.exists(schema, "kpi_daily", *(f"customers_{stage}" for stage in STAGES))
     ):
         return ""
-    return changes_alike(
-        "history_stage_changes",
-        facts,
-        "from_stage",
-        "to_stage",
-        _stages_now(facts),
-        f"select customer_id, stage as value from {facts.schema}.customer_360",
+    alike = changes_alike(
+        "history_stage_changes", facts, "from_stage", "to_stage", _stages_now(facts)
     )
+    stage_checksum = checksum_of("customer_id", "stage")
+    return f"""
+        select
+            recorded.is_alike and wide.checksum = recorded.checksum,
+            recorded.is_alike and wide.checksum = recorded.checksum and wide.differing = 0,
+            recorded.is_alike and wide.checksum = recorded.checksum and {_few_changes(facts)}
+        from ({alike}) as recorded (is_alike, checksum)
+        cross join (
+            select
+                coalesce(sum(by_stage.checksum), 0) as checksum,
+                coalesce(sum(by_stage.customers), 0) as customers,
+                count(*) filter (
+                    where coalesce(by_stage.customers, 0) <> coalesce(shown.customers, 0)
+                ) as differing
+            from (
+                select stage, count(*) as customers, sum({stage_checksum}) as checksum
+                from {schema}.customer_360 group by stage
+            ) as by_stage
+            full outer join ({_stages_of_day(facts)}) as shown on shown.stage = by_stage.stage
+        ) as wide
+    """
+
+
+def _few_changes(facts: MartsFacts) -> str:
+    """SQL that says whether few whom the last publication knew changed; false where it is older.
+
+    A night of the same day, or one that was recorded since without being shown, is no measure.
+    """
+    before = facts.published_as_of
+    if before is None or before >= facts.as_of_date:
+        return "false"
+    return f"""
+        not exists (
+            select 1 from history.stage_changes
+            where as_of_date > date '{before}' and as_of_date < date '{facts.as_of_date}'
+        )
+        and (
+            select count(*) filter (where from_stage is not null)
+                <= {limits.STAGE_CHANGES_SHARE}
+                * (wide.customers - count(*) filter (where from_stage is null))
+            from {facts.schema}.history_stage_changes
+        )
+    """
 
 
 def _stages_now(facts: MartsFacts) -> str:

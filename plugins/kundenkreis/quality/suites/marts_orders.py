@@ -39,11 +39,10 @@ def orders(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Orders: each is there once, dated, and worth what the shop states."""
     schema = facts.schema
     yield key("orders", facts, "source", "order_id", proven="orders" in facts.agreed)
-    # Whose orders count has an RFM row, and of those the same is asked.
-    is_asked_of_rfm = "buyers" in facts.agreed and not settings.model.rfm_window_days
-    only = "is_counted is not true" if is_asked_of_rfm else "true"
-    yield from no_orphans("orders", facts, "source, order_id", only=only)
     proven = "orders" in facts.agreed
+    yield from no_orphans(
+        "orders", facts, "source, order_id", proven="customers of orders" in facts.agreed
+    )
     yield rule(
         "orders",
         "counted_or_reason",
@@ -142,31 +141,44 @@ def _orders_reconcile(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
-def orders_alike(settings: Settings, facts: MartsFacts) -> str:
-    """SQL that says whether the mart has the landed orders at their prices, each in order; or "".
+AGREEMENTS = ("orders", "all orders priced")
 
-    Number and checksum of keys and prices are compared, which reads both sides once. Gate landing
-    has found each landed key once, so where both agree none is twice in the mart either. What can
-    be judged by an order's own row is counted on the way.
+
+def orders_alike(settings: Settings, facts: MartsFacts) -> str:
+    """SQL for the `AGREEMENTS` about orders; or "".
+
+    The mart has the landed orders at their prices, each in order: number and checksum of keys and
+    prices are compared, which reads both sides once. Gate landing has found each landed key once,
+    so where both agree none is twice in the mart either. What can be judged by an order's own row
+    is counted on the way; so are landed orders that cannot be priced.
     """
     landed = _landed_by_table(settings, facts)
     if not landed or not facts.exists(facts.schema, "orders", "revenue_before_refunds"):
         return ""
     counted = """
-        count(*) as orders, coalesce(sum(hash_numeric_extended(
+        count({revenue}) as orders, coalesce(sum(hash_numeric_extended(
             cast({revenue} as numeric(18, 4)), hashtextextended(order_id, hashtext(source))
         )), 0) as checksum
     """
     # Table by table, because PostgreSQL reads their union with one process only.
     counted_by_table = " union all ".join(
-        f"select {counted.format(revenue='revenue')} from ({_priced(settings, facts, one)}) as raw"
+        f"""
+            select count(*) as all_orders, {counted.format(revenue="revenue")}
+            from ({_priced(settings, facts, one)}) as priced
+        """
         for one in landed
     )
-    broken = f"{_UNDECIDED} or {_dated_later(facts)} or {_REFUNDS_RAISE}"
+    broken = (
+        f"{_UNDECIDED} or {_dated_later(facts)} or {_REFUNDS_RAISE}"
+        " or revenue_before_refunds is null"
+    )
     return f"""
-        select landed.orders = mart.orders and landed.checksum = mart.checksum and mart.broken = 0
+        select
+            landed.orders = mart.orders and landed.checksum = mart.checksum and mart.broken = 0,
+            landed.orders = landed.all_orders
         from (
-            select sum(orders) as orders, sum(checksum) as checksum
+            select
+                sum(all_orders) as all_orders, sum(orders) as orders, sum(checksum) as checksum
             from ({counted_by_table}) as by_table
         ) as landed
         cross join (
@@ -180,26 +192,26 @@ def orders_alike(settings: Settings, facts: MartsFacts) -> str:
 
 def _mostly_priced(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """Orders without a price go to quarantine one by one; a feed of them stops the night."""
-    landed = _landed_orders(settings, facts)
+    landed = " union all ".join(_landed_by_table(settings, facts))
     if not landed:
         return
     recent = f"""
-        from ({landed}) as recent
+        from ({_priced(settings, facts, landed)}) as recent
         where ordered_at >= timestamptz '{facts.as_of_date} 00:00:00 UTC'
             - interval '{limits.UNPRICED_DAYS} days'
     """
-    unpriced = "own_revenue is null or rate is null"
     yield rule(
         "orders",
         "mostly_priced",
         "Nearly all recent orders can be priced in the reporting currency.",
         f"""
-            select source, count(*) as orders, count(*) filter (where {unpriced}) as unpriced
+            select source, count(*) as orders, count(*) filter (where revenue is null) as unpriced
             {recent}
             group by source
-            having count(*) filter (where {unpriced})
+            having count(*) filter (where revenue is null)
                 > greatest({limits.UNPRICED_SHARE} * count(*), {limits.LEAST_MEANINGFUL_COUNT})
         """,
+        proven="all orders priced" in facts.agreed,
         limit=f"at most {percent(limits.UNPRICED_SHARE)} of the orders of "
         f"{limits.UNPRICED_DAYS} days in quarantine for want of an amount or a rate",
         action="Read the reasons in quarantine.rejected_records. Add the currency to "
@@ -207,8 +219,10 @@ def _mostly_priced(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         measure=f"""
             select string_agg(source || ' ' || unpriced || ' of ' || orders, ', ')
             from (
-                select source, count(*) as orders, count(*) filter (where {unpriced}) as unpriced
-                {recent} group by source
+                select source, count(*) as orders,
+                    count(*) filter (where revenue is null) as unpriced
+                {recent}
+                group by source
             ) as counted
             where unpriced > 0
         """,
@@ -221,37 +235,31 @@ def _raw_orders(settings: Settings, facts: MartsFacts) -> str:
     Revenue is in the reporting currency and before refunds (design section 4, Orders).
     """
     queries = _landed_by_table(settings, facts)
-    return _priced(settings, facts, " union all ".join(queries)) if queries else ""
-
-
-def _priced(settings: Settings, facts: MartsFacts, landed: str) -> str:
+    if not queries:
+        return ""
     return f"""
-        select source, order_id, own_revenue * rate as revenue
-        from ({_dated(settings, facts, landed)}) as priced
-        where own_revenue is not null and rate is not null
+        select source, order_id, revenue
+        from ({_priced(settings, facts, " union all ".join(queries))}) as priced
+        where revenue is not null
     """
 
 
-def _landed_orders(settings: Settings, facts: MartsFacts) -> str:
-    """SQL for the raw orders of the as-of date: source, order_id, own_revenue, rate, ordered_at."""
-    queries = _landed_by_table(settings, facts)
-    return _dated(settings, facts, " union all ".join(queries)) if queries else ""
-
-
-def _dated(settings: Settings, facts: MartsFacts, landed: str) -> str:
+def _priced(settings: Settings, facts: MartsFacts, landed: str) -> str:
+    """SQL for landed orders of the as-of date: source, order_id, ordered_at, revenue or null."""
     model = settings.model
     rates = "".join(
-        f" when upper(currency) = {literal(currency)} then {rate}"
+        f" when upper(currency) = {literal(currency)} then own_revenue * {rate}"
         for currency, rate in sorted(model.exchange_rates.items())
     )
     # Upper case of millions of texts takes longer than all the rest, and most need none.
     reporting = literal(model.reporting_currency)
-    rate = (
-        f"case when currency = {reporting} or upper(currency) = {reporting} then 1 "
-        f"when exchange_rate > 0 then exchange_rate{_released_rates(facts)}{rates} end"
+    revenue = (
+        f"case when currency = {reporting} or upper(currency) = {reporting} then own_revenue "
+        "when exchange_rate > 0 then own_revenue * exchange_rate"
+        f"{_released_rates(facts)}{rates} end"
     )
     return f"""
-        select source, order_id, own_revenue, {rate} as rate, ordered_at
+        select source, order_id, ordered_at, {revenue} as revenue
         from ({landed}) as landed
         where ordered_at < {as_of_end(settings, facts)}
     """
@@ -306,6 +314,6 @@ def _released_rates(facts: MartsFacts) -> str:
     return "".join(
         f" when source = {literal(one['source'])} and order_id = {literal(one['order_id'])} "
         f"and upper(currency) = {literal(one['currency'])} "
-        f"then cast({literal(one['rate'])} as numeric)"
+        f"then own_revenue * cast({literal(one['rate'])} as numeric)"
         for one in facts.released_rates
     )

@@ -115,31 +115,76 @@ def _rfm_reconciles(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     )
 
 
-def buyers_alike(settings: Settings, facts: MartsFacts) -> str:
-    """SQL that says whether the RFM rows are those of all buyers, each once; or "".
+AGREEMENTS = ("buyers", "customers of orders", "days of orders")
 
-    Number and checksum of both sides are compared, so that neither is looked up in the other.
+
+def buyers_alike(settings: Settings, facts: MartsFacts) -> str:
+    """SQL for the `AGREEMENTS` about orders by customer, which are grouped once; or "".
+
+    The RFM rows are those of all buyers, each once: number and checksum of both sides are compared,
+    so that neither is looked up in the other. The customers of orders are known: those with orders
+    that count have an RFM row, of which the same is asked, or objected, and the few others are
+    looked up. The orders and the revenue of all days are those of the orders that count.
     """
     schema = facts.schema
-    if not facts.exists(schema, "customer_rfm") or not facts.exists(schema, "orders"):
+    if not (
+        facts.exists(schema, "orders")
+        and facts.exists(schema, "customer_rfm")
+        and facts.exists(schema, "customers", "has_profiling_objection")
+        and facts.exists(schema, "kpi_daily", "orders", "revenue")
+    ):
         return ""
-    asked = "true"
-    if facts.exists(schema, "customers", "has_profiling_objection"):
-        asked = f"customer_id not in ({_objectors(facts)})"
-    counted = """
-        count(*) as buyers, coalesce(sum(hash_numeric_extended(
+    is_scored = f"frequency > 0 and (customer_id in ({_objectors(facts)})) is not true"
+    is_known = f"customer_id in (select customer_id from {schema}.customers)"
+    checksum = """
+        coalesce(sum(hash_numeric_extended(
             cast(monetary as numeric(18, 4)),
             hashint8extended(recency_days, hashint8extended(
                 frequency, hashtextextended(customer_id, 0)
             ))
-        )), 0) as checksum
+        )){of}, 0)
     """
+    is_whole = "false" if settings.model.rfm_window_days else "true"
     return f"""
-        select rfm.buyers = buyers.buyers and rfm.checksum = buyers.checksum
-        from (select {counted} from {schema}.customer_rfm) as rfm
+        select
+            rfm.buyers = bought.buyers and rfm.checksum = bought.checksum,
+            rfm.buyers = bought.buyers and rfm.checksum = bought.checksum and bought.unknown = 0,
+            {is_whole}
+            and days.orders = bought.orders
+            and abs(days.revenue - bought.revenue) <= {limits.RECONCILIATION_TOLERANCE}
+        from (
+            select count(*) as buyers, {checksum.format(of="")} as checksum
+            from {schema}.customer_rfm
+        ) as rfm
         cross join (
-            select {counted} from ({_buyers(settings, facts)}) as buyer where {asked}
-        ) as buyers
+            select
+                count(*) filter (where customer_id is not null and {is_scored}) as buyers,
+                {checksum.format(of=f" filter (where {is_scored})")} as checksum,
+                count(*) filter (
+                    where customer_id is not null and frequency = 0 and ({is_known}) is not true
+                ) as unknown,
+                coalesce(sum(frequency), 0) as orders,
+                coalesce(sum(monetary), 0) as revenue
+            from ({_by_customer(settings, facts)}) as by_customer
+        ) as bought
+        cross join (
+            select coalesce(sum(orders), 0) as orders, coalesce(sum(revenue), 0) as revenue
+            from {schema}.kpi_daily
+        ) as days
+    """
+
+
+def _by_customer(settings: Settings, facts: MartsFacts) -> str:
+    """SQL for the orders that count by customer, and of nobody those whose customer was erased."""
+    counts = f"filter (where is_counted{_window(settings, facts)})"
+    return f"""
+        select
+            customer_id,
+            count(*) {counts} as frequency,
+            sum({revenue(settings)}) {counts} as monetary,
+            date '{facts.as_of_date}' - max(order_date) {counts} as recency_days
+        from {facts.schema}.orders
+        group by customer_id
     """
 
 
@@ -239,9 +284,10 @@ def segment_changes_alike(facts: MartsFacts) -> str:
         and facts.exists(facts.schema, "customer_rfm", "rfm_segment")
     ):
         return ""
-    return changes_alike(
+    alike = changes_alike(
         "history_rfm_segment_changes", facts, "from_segment", "to_segment", _segments_now(facts)
     )
+    return f"select is_alike from ({alike}) as recorded (is_alike, checksum)"
 
 
 def _segments_now(facts: MartsFacts) -> str:

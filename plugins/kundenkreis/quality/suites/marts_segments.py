@@ -72,6 +72,7 @@ def customer_360(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                         and verdict.channel = 'email' and verdict.is_contactable
                 )
             """,
+            proven="consent" in facts.agreed,
         )
     yield rule(
         "customer_360",
@@ -112,6 +113,7 @@ def _few_change_stage(facts: MartsFacts) -> Iterator[Any]:
         "int_order_days and int_lifecycle_schedule, and at what was landed. After a change of "
         "model.yml this is a warning.",
         measure=f"select count(*) filter (where {moved}) || ' of ' || count(*) {both}",
+        proven="few stage changes" in facts.agreed,
     )
 
 
@@ -202,6 +204,7 @@ def _members_consent(facts: MartsFacts) -> Iterator[Any]:
         "These people must not be written to. Compare segment_members with contactability. "
         + REBUILD
     )
+    proven = "consent" in facts.agreed
     yield rule(
         "segment_members",
         "contactable_by_consent",
@@ -217,6 +220,7 @@ def _members_consent(facts: MartsFacts) -> Iterator[Any]:
         """,
         limit="no unconsented member",
         action=action,
+        proven=proven,
     )
     if facts.exists(schema, "customers"):
         yield rule(
@@ -239,7 +243,50 @@ def _members_consent(facts: MartsFacts) -> Iterator[Any]:
             """,
             limit="no other address",
             action=action,
+            proven=proven,
         )
+
+
+def consent_alike(facts: MartsFacts) -> str:
+    """SQL that says whether all who are shown as contactable have the address they are sent; or "".
+
+    Those shown in customer_360 are those whose own address is contactable: number and checksum are
+    compared. And no member is contactable who is not so there.
+    """
+    schema = facts.schema
+    if not (
+        facts.exists(schema, "customers", "email")
+        and facts.exists(schema, "customer_360", "is_contactable")
+        and facts.exists(schema, "contactability")
+        and facts.exists(schema, "segment_members", "is_contactable")
+    ):
+        return ""
+    counted = """
+        select count(*) as customers,
+            coalesce(sum(hashtextextended(customer_id, 0)), 0) as checksum
+    """
+    return f"""
+        select
+            shown.customers = sent.customers
+            and shown.checksum = sent.checksum
+            and (
+                select count(*) from {schema}.segment_members as member
+                left join {schema}.customer_360 as wide on wide.customer_id = member.customer_id
+                where member.is_contactable is null
+                    or (member.is_contactable and wide.is_contactable is not true)
+            ) = 0
+        from ({counted} from {schema}.customer_360 where is_contactable) as shown
+        cross join (
+            {counted} from (
+                select customer.customer_id
+                from {schema}.customers as customer
+                inner join {schema}.contactability as verdict
+                    on verdict.customer_id = customer.customer_id
+                    and lower(verdict.address) = lower(customer.email)
+                where verdict.channel = 'email' and verdict.is_contactable
+            ) as own
+        ) as sent
+    """
 
 
 def _holdouts(settings: Settings, facts: MartsFacts) -> Iterator[Any]:

@@ -1,11 +1,11 @@
-"""The expectation that a query finds nothing, which runs the query once, and two at a time."""
+"""The expectation that a query finds nothing; queries run once, two at a time, and ahead."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -18,11 +18,11 @@ from great_expectations.expectations.metrics.query_metric_provider import QueryM
 _METRIC = "rows_found.count"
 _AT_A_TIME = 2
 
-_counted: dict[str, int] = {}
+_counts: dict[str, Future[int | None]] = {}
 
 
 class RowsFound(QueryMetricProvider):  # type: ignore[misc]  # it is untyped
-    """How many rows a query finds; from `counted_ahead` where it has been counted already."""
+    """How many rows a query finds; waits for `counting_ahead` where that counts it."""
 
     metric_name = _METRIC
     value_keys = ("unexpected_rows_query",)
@@ -37,8 +37,8 @@ class RowsFound(QueryMetricProvider):  # type: ignore[misc]  # it is untyped
         runtime_configuration: Mapping[str, Any],
     ) -> int:
         query = metric_value_kwargs["unexpected_rows_query"]
-        if query in _counted:
-            return _counted[query]
+        if query in _counts and (count := _counts[query].result()) is not None:
+            return count
         return int(execution_engine.execute_query(_count_of(query)).fetchone()[0])
 
 
@@ -63,33 +63,37 @@ class ExpectQueryToFindNoRows(UnexpectedRowsExpectation):  # type: ignore[misc] 
 
 
 @contextmanager
-def counted_ahead(engine: Any, expectations: Iterable[Any]) -> Iterator[dict[str, float]]:
-    """Run the expectations' queries, two at a time, before Great Expectations asks one by one.
+def counting_ahead(engine: Any, expectations: Iterable[Any]) -> Iterator[dict[str, float]]:
+    """Run the expectations' queries, two at a time, beside what Great Expectations does itself.
 
-    A query that fails is left to Great Expectations, which records what it raises.
+    It asks for them one by one, and waits for those that are not counted yet. A query that fails is
+    left to it, which records what it raises.
 
     Yields:
-        The seconds that each query took, by its expectation's id.
+        The seconds that each query took, by its expectation's id; complete in the end.
     """
     wanted = [one for one in expectations if isinstance(one, ExpectQueryToFindNoRows)]
     seconds: dict[str, float] = {}
 
-    def count(expectation: Any) -> None:
+    def count(expectation: Any) -> int | None:
         begun = time.monotonic()
-        query = expectation.unexpected_rows_query
         try:
             with engine.connect() as connection:
-                _counted[query] = int(connection.execute(_count_of(query)).scalar_one())
+                counted = connection.execute(_count_of(expectation.unexpected_rows_query))
+                return int(counted.scalar_one())
         except sqlalchemy.exc.SQLAlchemyError:
-            return
-        seconds[expectation.meta["id"]] = time.monotonic() - begun
+            return None
+        finally:
+            seconds[expectation.meta["id"]] = time.monotonic() - begun
 
-    try:
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            list(pool.map(count, wanted))
-        yield seconds
-    finally:
-        _counted.clear()
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        try:
+            for one in wanted:
+                _counts[one.unexpected_rows_query] = pool.submit(count, one)
+            yield seconds
+        finally:
+            pool.shutdown(cancel_futures=True)
+            _counts.clear()
 
 
 def _count_of(query: str) -> Any:

@@ -123,14 +123,9 @@ def no_orphans(
     facts: MartsFacts,
     key: str = "customer_id",
     *,
-    only: str = "true",
     proven: bool = False,
 ) -> Iterator[Any]:
-    """Every customer_id of the table is a customer's.
-
-    Args:
-        only: an SQL condition on the rows that need to be asked.
-    """
+    """Every customer_id of the table is a customer's."""
     if not facts.exists(facts.schema, "customers"):
         return
     selected = key if key == "customer_id" else f"{key}, customer_id"
@@ -141,7 +136,6 @@ def no_orphans(
         f"""
             select {selected} from {facts.schema}.{table} as child
             where customer_id is not null
-                and {only}
                 and not exists (
                     select 1 from {facts.schema}.customers as parent
                     where parent.customer_id = child.customer_id
@@ -235,41 +229,32 @@ def changes_add_up(
     )
 
 
-def changes_alike(
-    table: str,
-    facts: MartsFacts,
-    from_column: str,
-    to_column: str,
-    now: str,
-    shown: str | None = None,
-) -> str:
+def changes_alike(table: str, facts: MartsFacts, from_column: str, to_column: str, now: str) -> str:
     """SQL that says whether `changes_add_up` without following each customer through history.
 
     Each change leaves one value for another. So of all that customers changed to, what they left
     again is taken away, and what they have now must be over; summed up as checksums, which needs no
-    sorting of a history that only grows.
-
-    Args:
-        shown: another query for customer_id and value, which has to give the same.
+    sorting of a history that only grows. The checksum of now is its second column.
     """
     left, taken, value = (
-        f"hashtextextended(customer_id || '|' || {column}, 0)"
-        for column in (from_column, to_column, "value")
+        checksum_of("customer_id", column) for column in (from_column, to_column, "value")
     )
-
-    def checksum(query: str) -> str:
-        return f"(select coalesce(sum({value}), 0) from ({query}) as every_customer)"
-
-    also = f" and {checksum(shown)} = present.checksum" if shown else ""
     return f"""
-        select changed.checksum = present.checksum{also}
+        select changed.checksum = present.checksum, present.checksum
         from (
             select coalesce(sum({taken}), 0) - coalesce(sum({left}), 0) as checksum
             from ({_every_change(table, facts, "customer_id", from_column, to_column)})
                 as every_change
         ) as changed
-        cross join (select {checksum(now)} as checksum) as present
+        cross join (
+            select coalesce(sum({value}), 0) as checksum from ({now}) as every_customer
+        ) as present
     """
+
+
+def checksum_of(customer_id: str, value: str) -> str:
+    """SQL for the checksum of a customer's value; null where there is none."""
+    return f"hashtextextended({value}, hashtextextended({customer_id}, 0))"
 
 
 def _every_change(table: str, facts: MartsFacts, *columns: str) -> str:
