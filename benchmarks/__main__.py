@@ -29,14 +29,26 @@ def main() -> int:
     with server.running(folder, arguments.keep) as embedded:
         for name in arguments.parts:
             described = machine.describe(embedded.dsn(), server.settings())
-            dsn = server.fresh_warehouse(embedded, f"bench_{name}")
-            results[name] = {"machine": described, **_measure(name, dsn, folder, arguments)}
+            known = results.get(name) if arguments.more_nights else None
+            database = f"bench_{name}"
+            if known is None:
+                dsn = server.fresh_warehouse(embedded, database)
+            else:
+                dsn = embedded.dsn(database)
+            found = _measure(name, dsn, folder, arguments, known)
+            results[name] = {**found, "machine": (known or {}).get("machine", described)}
             _write(results, place)
     _tell(results, place)
     return 0
 
 
-def _measure(name: str, dsn: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    name: str,
+    dsn: str,
+    folder: Path,
+    arguments: argparse.Namespace,
+    known: dict[str, Any] | None,
+) -> dict[str, Any]:
     from benchmarks import customer_model, delivery, predictions
 
     def progress(line: str) -> None:
@@ -44,7 +56,7 @@ def _measure(name: str, dsn: str, folder: Path, arguments: argparse.Namespace) -
 
     if name == "model":
         return customer_model.measure(
-            dsn, arguments.customers, arguments.nights, arguments.repeats, progress
+            dsn, arguments.customers, arguments.nights, arguments.repeats, progress, known
         )
     if name == "delivery":
         return delivery.measure(dsn, folder, arguments.members, progress)
@@ -84,9 +96,16 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=2, help="of what is beside a floor")
     parser.add_argument("--keep", action="store_true", help="keep the database of the last part")
+    parser.add_argument(
+        "--more-nights",
+        action="store_true",
+        help="go on with a kept warehouse of the part model, up to --nights in all",
+    )
     parser.add_argument("parts", nargs="*", help=" ".join(_PARTS))
     arguments = parser.parse_args()
     arguments.parts = arguments.parts or list(_PARTS)
+    if arguments.more_nights and arguments.parts != ["model"]:
+        parser.error("--more-nights goes with the part model alone")
     unknown = [part for part in arguments.parts if part not in _PARTS]
     if unknown:
         parser.error(f"there is no part {', '.join(unknown)}; parts: {', '.join(_PARTS)}")

@@ -15,10 +15,11 @@ _SINGLE_COLOUR_NIGHTS = 2  # each colour's first build is a full one
 _FULL_BUILD = (*nights.GROUPS["lifecycle"], *nights.GROUPS["RFM"])
 
 Progress = Callable[[str], None]
+Known = dict[str, Any] | None
 
 
 def measure(
-    dsn: str, customers: int, nights_count: int, repeats: int, progress: Progress
+    dsn: str, customers: int, nights_count: int, repeats: int, progress: Progress, known: Known
 ) -> dict[str, Any]:
     """Run the nights and the floors.
 
@@ -27,6 +28,8 @@ def measure(
         customers: persons of the generated shop.
         nights_count: nights in a row; at least three, so that one is not a colour's first.
         repeats: how often floors and what is compared with them run; the fastest counts.
+        known: what an earlier run found on this warehouse, whose nights are gone on with; None for
+            a fresh one.
 
     Returns:
         ``shop`` (what was generated), ``nights`` (seconds per task and group), ``full_build``,
@@ -35,11 +38,12 @@ def measure(
     Raises:
         FloorDiffers: a floor gives another result than the models.
     """
-    progress(f"generates {customers:,} persons")
-    shop.create_history(dsn, customers)
-    found: dict[str, Any] = {"shop": _describe_shop(dsn), "nights": []}
+    if known is None:
+        progress(f"generates {customers:,} persons")
+        shop.create_history(dsn, customers)
+    found = known or {"shop": _describe_shop(dsn), "nights": []}
     settings = nights.default_settings()
-    for number in range(nights_count):
+    for number in range(len(found["nights"]), nights_count):
         as_of_date = shop.add_night(dsn, customers, number) if number else shop.LAST_DAY
         progress(f"night {number + 1} of {nights_count}")
         run = nights.run_context(dsn, as_of_date, settings)
