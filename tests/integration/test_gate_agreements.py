@@ -117,6 +117,18 @@ FAULTS: dict[str, tuple[str, ...]] = {
         " values ('2026-03-29', 'x', null, 'reach'), ('2026-03-30', 'x', 'reach', null)",
         "delete from history_stage_changes where customer_id = 'c42'",
     ),
+    "scored customers": (
+        "delete from customer_rfm where customer_id = 'c31'",
+        "update customer_rfm set customer_id = 'nobody' where customer_id = 'c31'",
+        "update customer_360 set rfm_code = null where customer_id = 'c31'",
+        "update customer_360 set rfm_code = '999' where customer_id = 'c31'",
+        # A lead in all of them.
+        "with shown as (update customer_360 set stage = 'reach' where customer_id = 'c31'),"
+        " recorded as (update history_stage_changes set to_stage = 'reach'"
+        " where customer_id = 'c31')"
+        " update lifecycle_intervals set stage = 'reach' where customer_id = 'c31'"
+        " and valid_to is null",
+    ),
     "projections": (
         "update lifecycle_projections set customer_id = 'nobody' where customer_id = 'c31'",
         "update lifecycle_projections set from_date = '2026-03-31' where customer_id = 'c31'",

@@ -287,20 +287,25 @@ class _Shop:
     # ----------------------------------------------------------------- what chance seldom brings
 
     def leave_the_holdout(self) -> None:
-        """Nothing happens to somebody, but an order day leaves the holdout of the value models."""
-        ordered = datetime.combine(FIRST_NIGHT - timedelta(days=HOLDOUT_DAYS - 1), NOON, UTC)
-        self._put(
-            "raw_files.order_lines",
-            source_name="receipts",
-            order_key="quiet",
-            line_number=1,
-            customer_key=None,
-            email="quiet@mail.example",
-            ordered_at=ordered,
-            status="completed",
-            currency="EUR",
-            line_amount="4.00",
-        )
+        """Nothing happens to two, but an order day leaves the holdout of the value models.
+
+        One of them has another day that stays within it.
+        """
+        for person, days in (("quiet", (HOLDOUT_DAYS - 1,)), ("steady", (HOLDOUT_DAYS - 1, 20))):
+            for before in days:
+                ordered = FIRST_NIGHT - timedelta(days=before)
+                self._put(
+                    "raw_files.order_lines",
+                    source_name="receipts",
+                    order_key=f"{person}{before}",
+                    line_number=1,
+                    customer_key=None,
+                    email=f"{person}@mail.example",
+                    ordered_at=datetime.combine(ordered, NOON, UTC),
+                    status="completed",
+                    currency="EUR",
+                    line_amount="4.00",
+                )
 
     def connect_for_one_night(self, night: int) -> None:
         """Two are connected by a record that the colour built before and after never sees.

@@ -15,13 +15,14 @@ orders as (
     where orders.customer_id is not null
 ),
 
+-- In a full build not from `orders`: read twice, all of them would be written down first.
 counted_orders as (
     select
         orders.source,
         orders.order_id,
         orders.customer_id,
         orders.exchange_rate
-    from {{ rows_of_changed(ref('int_orders'), changed, 'customer_id') }} as orders
+    from {{ 'orders' if adds_to_last_build() else ref('int_orders') ~ ' as orders' }}
     where orders.is_counted and orders.customer_id is not null
 ),
 

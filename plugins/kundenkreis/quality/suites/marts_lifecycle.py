@@ -101,11 +101,13 @@ def lifecycle_intervals(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
                 inner join {schema}.customer_rfm as rfm
                     on rfm.customer_id = interval.customer_id
                 where interval.valid_to is null
-                    and interval.stage in ('reach', 'acquisition', 'dormant_lead')
+                    and interval.stage in ({literals(_LEADS)})
             """,
+            proven="scored customers" in facts.agreed,
         )
 
 
+_LEADS = ("reach", "acquisition", "dormant_lead")
 _UNKNOWN_STAGE = f"coalesce(stage, '') not in ({literals(STAGES)})"
 
 
@@ -292,22 +294,24 @@ def stage_changes(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
         )
 
 
-AGREEMENTS = ("stage changes", "customers by stage", "few stage changes")
+AGREEMENTS = ("stage changes", "customers by stage", "few stage changes", "scored customers")
 
 
 def stage_changes_alike(facts: MartsFacts) -> str:
     """SQL for the `AGREEMENTS` about the stages of now; or "".
 
     Recorded changes and customer_360 give the stages of the open intervals; kpi_daily has as many
-    customers in each; and where the publication is what was recorded last, this night's changes are
-    those since, of which there are few.
+    customers in each; where the publication is what was recorded last, this night's changes are
+    those since, of which there are few; and customer_360 shows a code for those who have an RFM
+    row, none of them a lead.
     """
     schema = facts.schema
     if not (
         facts.exists("history", "stage_changes")
         and facts.exists(schema, "history_stage_changes", "from_stage")
         and facts.exists(schema, "lifecycle_intervals")
-        and facts.exists(schema, "customer_360", "stage")
+        and facts.exists(schema, "customer_360", "stage", "rfm_code")
+        and facts.exists(schema, "customer_rfm", "rfm_code")
         and facts.exists(schema, "kpi_daily", *(f"customers_{stage}" for stage in STAGES))
     ):
         return ""
@@ -315,25 +319,38 @@ def stage_changes_alike(facts: MartsFacts) -> str:
         "history_stage_changes", facts, "from_stage", "to_stage", _stages_now(facts)
     )
     stage_checksum = checksum_of("customer_id", "stage")
+    code_checksum = checksum_of("customer_id", "rfm_code")
     return f"""
         select
             recorded.is_alike and wide.checksum = recorded.checksum,
             recorded.is_alike and wide.checksum = recorded.checksum and wide.differing = 0,
-            recorded.is_alike and wide.checksum = recorded.checksum and {_few_changes(facts)}
+            recorded.is_alike and wide.checksum = recorded.checksum and {_few_changes(facts)},
+            recorded.is_alike and wide.checksum = recorded.checksum
+                and wide.scored = rfm.customers and wide.codes = rfm.codes and wide.scored_leads = 0
         from ({alike}) as recorded (is_alike, checksum)
         cross join (
             select
                 coalesce(sum(by_stage.checksum), 0) as checksum,
                 coalesce(sum(by_stage.customers), 0) as customers,
+                coalesce(sum(by_stage.scored), 0) as scored,
+                coalesce(sum(by_stage.codes), 0) as codes,
+                coalesce(sum(by_stage.scored) filter (
+                    where by_stage.stage in ({literals(_LEADS)})
+                ), 0) as scored_leads,
                 count(*) filter (
                     where coalesce(by_stage.customers, 0) <> coalesce(shown.customers, 0)
                 ) as differing
             from (
-                select stage, count(*) as customers, sum({stage_checksum}) as checksum
+                select stage, count(*) as customers, sum({stage_checksum}) as checksum,
+                    count(rfm_code) as scored, sum({code_checksum}) as codes
                 from {schema}.customer_360 group by stage
             ) as by_stage
             full outer join ({_stages_of_day(facts)}) as shown on shown.stage = by_stage.stage
         ) as wide
+        cross join (
+            select count(*) as customers, coalesce(sum({code_checksum}), 0) as codes
+            from {schema}.customer_rfm
+        ) as rfm
     """
 
 

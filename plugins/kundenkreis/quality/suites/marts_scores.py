@@ -25,7 +25,9 @@ def customer_rfm(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
     """RFM: complete, and a higher score is always better."""
     schema = facts.schema
     yield key("customer_rfm", facts, "customer_id", proven="buyers" in facts.agreed)
-    yield from no_orphans("customer_rfm", facts)
+    # The same people as in customer_360, who are the customers.
+    known = {"scored customers", "wide customers"} <= facts.agreed
+    yield from no_orphans("customer_rfm", facts, proven=known)
     yield from no_objectors("customer_rfm", facts)
     yield rule(
         "customer_rfm",
