@@ -25,7 +25,6 @@ from kundenkreis.warehouse.publish import BLUE, intermediate_schema
 
 FOLDER_VARIABLE = "KUNDENKREIS_TEST_PARSES"
 _FILE = "partial_parse.msgpack"
-_NOT_READ_BY_MODELS = ("host", "port", "user", "database")
 
 parse_unshared = dbt._parsed
 
@@ -91,17 +90,19 @@ def _put(node: Any, part: str, name: str) -> None:
 
 def _prepare_dbt() -> None:
     """Let dbt take up a parse for another server or database."""
-    from dbt.adapters.postgres.connections import PostgresCredentials
+    from dbt.contracts.files import FileHash
     from dbt.parser.manifest import ManifestLoader
     from dbt_common.behavior_flags import BehaviorFlagRendered
 
     if hasattr(ManifestLoader, "is_prepared"):
         return
-    keys = tuple(
-        key for key in PostgresCredentials._connection_keys(None) if key not in _NOT_READ_BY_MODELS
-    )
-    PostgresCredentials._connection_keys = lambda self: keys
+    state_check = ManifestLoader.build_manifest_state_check
     read = ManifestLoader.read_manifest_for_partial_parse
+
+    def check_of_any_server(loader: Any) -> Any:
+        check = state_check(loader)
+        check.profile_hash = FileHash.empty()
+        return check
 
     def read_and_moved(loader: Any) -> Any:
         manifest = read(loader)
@@ -109,6 +110,7 @@ def _prepare_dbt() -> None:
             move_to_database(manifest, loader.root_project.credentials.database)
         return manifest
 
+    ManifestLoader.build_manifest_state_check = check_of_any_server
     ManifestLoader.read_manifest_for_partial_parse = read_and_moved
     # Who declared a flag is looked up in the sources of all callers, for each of them anew.
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")
