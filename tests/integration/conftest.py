@@ -16,6 +16,7 @@ from kundenkreis.settings import Settings, home, load_settings
 from kundenkreis.warehouse.schema import ensure_schemas
 from tests.integration.compiled_project import CompiledProject, compile_project
 from tests.integration.dbt_support import create_raw_tables
+from tests.shared_databases import made_once, shared_folder
 
 _SOURCES = """
 woocommerce: {quiet_days: [2026-04-06, 12-24, 12-25, 12-26]}
@@ -74,17 +75,30 @@ def shop_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def shop_template(postgres: Any, shop_settings: Settings) -> Iterator[ShopTemplate]:
+def shop_template(
+    postgres: Any, shop_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ShopTemplate]:
     """What dbt compiled once; the two colours are empty, as if built by the same rules."""
     name = "shop"
     with psycopg.connect(postgres.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f'create database "{name}"'.encode())
     dsn = postgres.dsn(name)
+    project = made_once(
+        shared_folder(tmp_path_factory) / "shop_template",
+        dsn,
+        lambda: _compile_into(dsn, shop_settings),
+    )
+    template = ShopTemplate(postgres, project, name)
+    yield template
+    template.drop(name)
+
+
+def _compile_into(dsn: str, settings: Settings) -> CompiledProject:
     ensure_schemas(dsn)
     create_raw_tables(dsn, "files", "hubspot", "woocommerce")
     project = compile_project(
         dsn,
-        shop_settings.dbt_vars(),
+        settings.dbt_vars(),
         home() / "dbt" / "target_marts_blue",
         [*REQUIRED_COLUMNS, *night.REJECTING_MODELS],
     )
@@ -98,6 +112,4 @@ def shop_template(postgres: Any, shop_settings: Settings) -> Iterator[ShopTempla
                 " 'run')",
                 (f"marts_{colour}",),
             )
-    template = ShopTemplate(postgres, project, name)
-    yield template
-    template.drop(name)
+    return project

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from kundenkreis.errors import GateFailure
 from kundenkreis.quality import checkpoint, run_gate
@@ -94,6 +95,26 @@ def run(
     safe = run_id.replace(":", "_").replace("+", "_")
     stored.update(_texts(home() / "data_docs" / safe / gate))
     return GateRun(_results(dsn, run_id, gate), summary, failure, said, stored, disagreements)
+
+
+def verdicts(
+    gate: str,
+    settings: Settings,
+    dsn: str,
+    run_id: str,
+    marts_schema: str | None = None,
+    as_of_date: date = AS_OF,
+) -> GateRun:
+    """As `run`, without Great Expectations: for tests that look at verdicts and messages only."""
+    said: list[str] = []
+    summary = failure = None
+    with pytest.MonkeyPatch.context() as patch:
+        direct_evaluation.use_in_gates(patch)
+        try:
+            summary = run_gate(gate, settings, dsn, run_id, as_of_date, marts_schema, said.append)
+        except GateFailure as error:
+            failure = str(error)
+    return GateRun(_results(dsn, run_id, gate), summary, failure, said, {}, [])
 
 
 def _results(dsn: str, run_id: str, gate: str) -> dict[str, dict[str, Any]]:

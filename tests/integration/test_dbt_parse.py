@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kundenkreis.settings import load_settings, repository_root
 from kundenkreis.warehouse import dbt
+from kundenkreis.warehouse.publish import BLUE
+from tests import shared_parses
 
 # Times of the parse itself.
 _MADE_WHEN = ("created_at", "generated_at")
@@ -32,16 +36,32 @@ def _without_times(value: Any) -> Any:
     return value
 
 
-def test_what_stands_for_a_nights_variables_changes_nothing_of_the_parse(tmp_path: Path) -> None:
+def _parsed(
+    folder: Path, database: str, variables: dict[str, Any], patch: pytest.MonkeyPatch
+) -> Any:
+    patch.setenv("KUNDENKREIS_DBT_DBNAME", database)
+    (folder / database).mkdir()
+    return shared_parses.parse_unshared(folder / database, folder / database, variables)
+
+
+def test_what_stands_for_a_nights_variables_changes_nothing_of_the_parse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what tests/shared_parses.py puts into a parse: the colour and the database."""
     stands_for = dbt.variables_while_parsing(NIGHT)
     replaced = {name for name, value in NIGHT.items() if stands_for[name] != value}
     assert replaced == set(dbt._WHILE_PARSING)
+    assert NIGHT["marts_schema"] != BLUE
+
+    night = _parsed(tmp_path, "of_the_night", NIGHT, monkeypatch)
+    shared = _parsed(tmp_path, "another", {**stands_for, "marts_schema": BLUE}, monkeypatch)
+    shared_parses.move_to_colour(shared, NIGHT["marts_schema"])
+    shared_parses.move_to_database(shared, "of_the_night")
 
     parsed = [
-        _without_times(dbt.parse_project(tmp_path / str(number), variables))
-        for number, variables in enumerate((NIGHT, stands_for))
+        _without_times(manifest.writable_manifest().to_dict(omit_none=False))
+        for manifest in (night, shared)
     ]
-
     parts = parsed[0].keys() - {"metadata"}
     assert parts >= {"nodes", "macros", "sources", "functions", "disabled", "parent_map"}
     assert len(parsed[0]["nodes"]) > 150

@@ -290,31 +290,27 @@ def test_the_gate_leaves_no_connection_open(
 
 
 def test_an_older_date_finds_newer_events_and_that_is_right(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
-    run = gate_runs.run(
+    run = gate_runs.verdicts(
         "landing",
         settings,
         warehouse_dsn,
         landing.RUN_ID,
-        monkeypatch,
         as_of_date=date(2026, 3, 15),
     )
     assert run.failed() == set()
 
 
-def test_files_that_never_change_are_not_stale(
-    warehouse_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_never_change_are_not_stale(warehouse_dsn: str, tmp_path: Path) -> None:
     landing.land(warehouse_dsn)
     only_files = landing.settings(tmp_path, landing.SOURCES.split("hubspot: {}")[1])
-    run = gate_runs.run(
+    run = gate_runs.verdicts(
         "landing",
         only_files,
         warehouse_dsn,
         landing.RUN_ID,
-        monkeypatch,
         as_of_date=date(2027, 1, 31),
     )
     assert run.failed() == set()
@@ -331,12 +327,12 @@ def _extracted(rows: int, rejected: int) -> str:
 
 
 def test_rejected_rows_are_compared_with_what_the_run_read(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     # 21 of 1,000 read: a warning, although the same number beside the 300 rows kept would stop.
     landing.execute(warehouse_dsn, _rejected("files", 21), _extracted(979, 21))
-    run = gate_runs.run("landing", settings, warehouse_dsn, landing.RUN_ID, monkeypatch)
+    run = gate_runs.verdicts("landing", settings, warehouse_dsn, landing.RUN_ID)
     assert run.failure is None
     assert run.failed() == {"landing.raw_files.rejected_rows.warning"}
     observed = run.results["landing.raw_files.rejected_rows.warning"]["observed"]
@@ -344,7 +340,7 @@ def test_rejected_rows_are_compared_with_what_the_run_read(
 
 
 def test_rejections_of_a_killed_attempt_and_of_the_models_do_not_count(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     landing.execute(
@@ -357,12 +353,12 @@ def test_rejections_of_a_killed_attempt_and_of_the_models_do_not_count(
         "set reason_code = 'no_exchange_rate', rejected_by = 'int_orders_rejected' "
         "where source = 'woocommerce'",
     )
-    run = gate_runs.run("landing", settings, warehouse_dsn, landing.RUN_ID, monkeypatch)
+    run = gate_runs.verdicts("landing", settings, warehouse_dsn, landing.RUN_ID)
     assert run.failed() == set()
 
 
 def test_a_refund_of_a_rejected_order_is_no_surprise(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     landing.execute(
@@ -372,7 +368,7 @@ def test_a_refund_of_a_rejected_order_is_no_surprise(
         "(record_hash, source, table_name, record_key, reason_code, reason, run_id) values "
         "('x', 'woocommerce', 'orders', '90001', 'invalid_total', 'No total.', 'an earlier run')",
     )
-    run = gate_runs.run("landing", settings, warehouse_dsn, landing.RUN_ID, monkeypatch)
+    run = gate_runs.verdicts("landing", settings, warehouse_dsn, landing.RUN_ID)
     check = run.results["landing.raw_woocommerce.refunds.has_parent"]
     assert (check["observed"], check["severity"]) == ("1 row", "warning")
 

@@ -256,7 +256,7 @@ def test_reconciliation_says_how_much_is_missing(runs: dict[str, GateRun]) -> No
 
 
 def test_unconsented_members_stop_the_run_by_themselves(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     marts.build(warehouse_dsn)
@@ -264,9 +264,7 @@ def test_unconsented_members_stop_the_run_by_themselves(
         warehouse_dsn,
         "update marts_green.segment_members set is_contactable = true where customer_id = 'c120'",
     )
-    run = gate_runs.run(
-        "marts", settings, warehouse_dsn, "run", monkeypatch, marts_schema=marts.SCHEMA
-    )
+    run = gate_runs.verdicts("marts", settings, warehouse_dsn, "run", marts_schema=marts.SCHEMA)
     assert run.failed() == {
         "marts.segment_members.contactable_by_consent",
         "marts.segment_members.sent_address_is_contactable",
@@ -280,14 +278,12 @@ def test_unconsented_members_stop_the_run_by_themselves(
 
 
 def test_the_rows_are_found_by_the_sql_of_the_message(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     marts.build(warehouse_dsn)
     landing.execute(warehouse_dsn, "delete from marts_green.orders where order_id = '77'")
-    run = gate_runs.run(
-        "marts", settings, warehouse_dsn, "run", monkeypatch, marts_schema=marts.SCHEMA
-    )
+    run = gate_runs.verdicts("marts", settings, warehouse_dsn, "run", marts_schema=marts.SCHEMA)
     assert run.failure is not None
     lines = run.failure.splitlines()
     position = next(i for i, line in enumerate(lines) if "reconcile_with_raw" in line)
@@ -298,17 +294,16 @@ def test_the_rows_are_found_by_the_sql_of_the_message(
 
 
 def test_a_backfill_is_not_compared_with_the_publication(
-    warehouse_dsn: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, settings: Settings
 ) -> None:
     landing.land(warehouse_dsn)
     marts.build(warehouse_dsn)
     marts.publish_before(warehouse_dsn)
-    run = gate_runs.run(
+    run = gate_runs.verdicts(
         "marts",
         settings,
         warehouse_dsn,
         "run",
-        monkeypatch,
         marts_schema=marts.SCHEMA,
         as_of_date=date(2026, 3, 29),
     )
@@ -317,7 +312,7 @@ def test_a_backfill_is_not_compared_with_the_publication(
 
 @pytest.mark.parametrize("schemas", [("raw_files",), ("raw_files", "raw_hubspot"), ()])
 def test_reconciliation_reads_whichever_sources_there_are(
-    warehouse_dsn: str, tmp_path: Path, schemas: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    warehouse_dsn: str, tmp_path: Path, schemas: tuple[str, ...]
 ) -> None:
     landing.land(warehouse_dsn)
     marts.build(warehouse_dsn)
@@ -332,9 +327,7 @@ def test_reconciliation_reads_whichever_sources_there_are(
     enabled = "".join(f"{schema.removeprefix('raw_')}: {{}}\n" for schema in schemas)
     (tmp_path / "config").mkdir()
     settings = landing.settings(tmp_path / "config", enabled or "{}")
-    run = gate_runs.run(
-        "marts", settings, warehouse_dsn, "run", monkeypatch, marts_schema=marts.SCHEMA
-    )
+    run = gate_runs.verdicts("marts", settings, warehouse_dsn, "run", marts_schema=marts.SCHEMA)
     assert {key for key, row in run.results.items() if row["raised"]} == set()
     # The shop's orders have no raw rows any more; the till's reconcile.
     expected = {"marts.orders.reconcile_with_raw"} if schemas else set()

@@ -8,6 +8,7 @@ it is imported.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -60,6 +61,8 @@ def _command(
     arguments: tuple[str, ...], environment: dict[str, str], outputs: tuple[Path, Path]
 ) -> None:
     assert "airflow" not in sys.modules
+    gc.freeze()  # what is loaded stays as long as the process
+    gc.set_threshold(100_000, 50, 100)
     for descriptor, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()
