@@ -56,7 +56,7 @@ where
     and not exists (
         select 1
         from {intermediate}.int_customer_addresses as own
-        inner join activation.delivered_state as delivered on own.address = delivered.address
+        inner join activation.effective_state as delivered on own.address = delivered.address
         where
             own.customer_id = wide.customer_id and (delivered.is_member or delivered.in_doubt)
     )
@@ -342,6 +342,18 @@ def _activation(
             LEDGER_WITHOUT_PERSON,
         ),
     )
+    # Of a tool that was disconnected while it worked on a job.
+    yield (
+        "batches_attributes",
+        Step(
+            "activation",
+            "batches_under_way",
+            sql.SQL("t.intended_at < %(before)s and t.attributes is not null"),
+            {"before": plans},
+            sql.SQL("attributes = null"),
+        ),
+    )
+    yield ("batches", _older("activation", "batches_under_way", "intended_at", ledger))
     yield (
         "drift_rows",
         _older("activation", "drift", "observed_at", end - timedelta(days=days.drift_days)),
