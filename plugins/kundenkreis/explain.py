@@ -165,17 +165,25 @@ select
         select coalesce(jsonb_agg(name order by name), '[]')
         from jsonb_object_keys(attributes) as names (name)
     ) as attributes
-from activation.delivered_state
+from activation.effective_state
 where customer_id = %(customer_id)s
 order by destination, audience, address
 """
 
 _ATTEMPTS = """
-select destination, audience, operation, state, reason_code, reason, publication_id,
-    coalesce(settled_at, intended_at) as at
-from activation.ledger
-where customer_id = %(customer_id)s
-order by attempt_id desc
+select destination, audience, operation, state, reason_code, reason, publication_id, at
+from (
+    select destination, audience, operation, state, reason_code, reason, publication_id,
+        coalesce(settled_at, intended_at) as at, attempt_id
+    from activation.ledger
+    where customer_id = %(customer_id)s
+    union all
+    select destination, audience, operation, state, null, null, publication_id,
+        coalesce(sent_at, intended_at), null
+    from activation.rows_under_way
+    where customer_id = %(customer_id)s
+) as attempts
+order by attempt_id desc nulls first
 limit %(rows)s
 """
 

@@ -177,7 +177,7 @@ def of_reconcile(
     """The audiences of an email tool, read back, to what differs."""
     read = (Dataset(address, f"{destination}.{name}") for name in sorted(audiences))
     return Lineage(
-        (*read, store.table("activation.delivered_state")), (store.table("activation.drift"),)
+        (*read, store.table("activation.effective_state")), (store.table("activation.drift"),)
     )
 
 

@@ -38,6 +38,7 @@ FULL_RUN = 300
 
 _PLACES = {
     "before_intended": 5,
+    "after_intended": 5,
     "before_request": 5,
     "after_request": 5,
     "before_settle": 5,

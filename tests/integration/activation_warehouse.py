@@ -49,8 +49,8 @@ create or replace view marts.customer_360 as select * from marts_blue.customer_3
 
 
 ACTIVATION_TABLES = (
-    "subscriber_states, ledger, delivered_state, audiences, sync_runs, drift, destinations, "
-    "approvals"
+    "subscriber_states, ledger, batches_under_way, delivered_state, audiences, sync_runs, drift, "
+    "destinations, approvals"
 )
 
 

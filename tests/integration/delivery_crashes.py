@@ -177,7 +177,7 @@ class Story:
                 " values ('2026-11-23', 'run2', 'marts_green')"
             )
             leaving = connection.execute(
-                "select address from activation.delivered_state where audience = %s"
+                "select address from activation.effective_state where audience = %s"
                 " and (is_member or in_doubt) and address = any(%s)",
                 (self.audience, list(self.withdrawn_at)),
             ).fetchall()
@@ -210,9 +210,8 @@ class Story:
         with psycopg.connect(self.dsn) as connection:
             # What was sent to somebody before they withdrew may stay in doubt: nobody may ask.
             counted = connection.execute(
-                "select (select count(*) from activation.ledger"
-                " where state in ('intended', 'sent')),"
-                " (select count(*) from activation.delivered_state where in_doubt"
+                "select (select count(*) from activation.batches_under_way),"
+                " (select count(*) from activation.effective_state where in_doubt"
                 " and not (audience = '' and address = any(%s))),"
                 " (select count(*) from activation.delivered_state where is_member)",
                 (list(self.withdrawn_at),),

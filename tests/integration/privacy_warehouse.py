@@ -252,6 +252,13 @@ insert into activation.delivered_state (destination, audience, address, customer
     values
     ('listmonk', 'Champions', '{ANNA_ASCII}', 'c-anna', true),
     ('listmonk', 'Champions', '{BEN}', 'c-ben', true);
+insert into activation.batches_under_way
+    (publication_id, run_id, destination, audience, operation, vendor_job_id, sent_at, plan_row_ids,
+    customer_ids, addresses, attributes, payload_hashes)
+    values
+    (2, 'run-2', 'listmonk', '', 'upsert', 'job1', now(), array['u1', 'u2'],
+        array['c-ben', 'c-anna'], array['{BEN}', '{ANNA_ASCII}'],
+        array[null, '{{"stage": "anna"}}'], array['h3', 'h4']);
 insert into activation.drift (run_id, publication_id, destination, audience, address, kind)
     values ('run-2', 2, 'listmonk', 'Champions', '{ANNA_ASCII}', 'extra');
 insert into quarantine.rejected_records

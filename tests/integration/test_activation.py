@@ -10,11 +10,13 @@ import psycopg
 import pytest
 
 from kundenkreis.activation import delivery, plan, reconciliation, subscribers
+from kundenkreis.destinations.base import Batch, Outcome, Submitted
 from kundenkreis.errors import PlanOutdated, VendorError
 from tests.integration.activation_warehouse import (
     CHAMPIONS,
     MemoryTool,
     Person,
+    QueueingTool,
     build_plan,
     empty_warehouse,
     plan_of,
@@ -452,6 +454,64 @@ def test_rows_in_doubt_are_repeated_by_the_next_plan(dsn: str, target: Path) -> 
     assert tool.attributes["anna@shop.de"] == {"stage": "churned", "monetary": 12.5}
 
 
+def test_a_plan_before_the_next_delivery_knows_what_a_killed_one_may_have_sent(
+    dsn: str, target: Path
+) -> None:
+    tool = MemoryTool(states=known("anna", "bert"))
+    night = Night(dsn, target, tool)
+    publication = night.plan([person("anna"), person("bert")])
+    send = tool.deliver
+
+    def end_while_adding(batch: Batch) -> list[Outcome]:
+        outcomes = send(batch)
+        if batch.operation == "add":
+            raise RuntimeError("as if killed")
+        return outcomes
+
+    tool.deliver = end_while_adding  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="as if killed"):
+        night.deliver(publication)
+    written = night.query("select count(*) from activation.delivered_state where audience <> ''")
+    tool.deliver = send  # type: ignore[method-assign]
+
+    publication = night.plan([person("bert")])
+    planned = {row[:4] for row in plan_of(dsn, publication) if row[1]}
+    night.deliver(publication)
+
+    assert written == [(0,)]
+    assert planned == {
+        ("add", "Champions", "bert@shop.de", "planned"),
+        ("remove", "Champions", "anna@shop.de", "planned"),
+    }
+    assert tool.members["Champions"] == {"bert@shop.de"}
+    assert night.query("select count(*) from activation.effective_state where in_doubt") == [(0,)]
+
+
+def test_a_plan_repeats_the_rows_of_a_job_and_removes_who_left_meanwhile(
+    dsn: str, target: Path
+) -> None:
+    tool = QueueingTool(states=known("anna", "bert"))
+    night = Night(dsn, target, tool)
+
+    def deliver(batch: Batch) -> list[Outcome] | Submitted:
+        known_at_once = batch.operation == "upsert"
+        return (MemoryTool if known_at_once else QueueingTool).deliver(tool, batch)
+
+    def poll(job_id: str, batch: Batch) -> list[Outcome] | None:
+        raise VendorError("the tool cannot be reached")
+
+    tool.deliver, tool.poll = deliver, poll  # type: ignore[assignment, method-assign]
+    with pytest.raises(VendorError, match="cannot be reached"):
+        night.run([person("anna"), person("bert")])
+
+    publication = night.plan([person("bert")])
+
+    assert {row[:3] for row in plan_of(dsn, publication) if row[1]} == {
+        ("add", "Champions", "bert@shop.de"),
+        ("remove", "Champions", "anna@shop.de"),
+    }
+
+
 def test_building_the_same_plan_twice_doubles_nothing(dsn: str, target: Path) -> None:
     night = Night(dsn, target, MemoryTool(states=known("anna", "bert")))
     publication = night.plan([person("anna"), person("bert")])
@@ -497,12 +557,13 @@ def test_a_plan_that_becomes_outdated_while_it_is_sent_is_not_sent_on(
     with pytest.raises(PlanOutdated, match=f"publication {publication} is outdated"):
         night.deliver(publication)
     assert len(tool.written) == 2  # one batch, which was under way and is settled
-    # What was recorded ahead was not begun, and so it is in no doubt.
-    assert set(night.query("select state, reason_code from activation.ledger")) == {
-        ("confirmed", None),
-        ("unknown", "not_begun"),
-    }
-    assert night.query("select count(*) from activation.delivered_state where in_doubt") == [(0,)]
+    # What was recorded ahead was not begun, and leaves no trace.
+    assert night.query("select state, count(*) from activation.ledger group by 1") == [
+        ("confirmed", 2)
+    ]
+    assert night.query("select in_doubt, count(*) from activation.effective_state group by 1") == [
+        (False, 2)
+    ]
 
 
 def test_an_answer_nobody_understands_is_reported_by_tool_and_leaves_its_rows_in_doubt(

@@ -32,6 +32,7 @@ FAILPOINTS = [
         f"deliver.{moment}{nth}"
         for moment in (
             "before_intended",
+            "after_intended",
             "before_request",
             "after_request",
             "before_settle",
@@ -46,6 +47,7 @@ FAILPOINTS = [
     "deliver.between_operations#2",
     "deliver.before_end",
 ]
+WHILE_DOUBTING = ["deliver.before_doubts", "deliver.before_doubts#2", "deliver.after_doubts"]
 WHILE_READING_AGAIN = ["deliver.during_suppression_read", "deliver.after_suppression_read"]
 WITH_JOBS = [
     "deliver.before_job_stored",
@@ -91,6 +93,16 @@ def test_a_killed_delivery_ends_in_the_same_audience(
     story: Callable[..., Story], vendor: str, failpoint: str
 ) -> None:
     told = story(vendor, failpoint)
+    assert told.deliver(failpoint) == -signal.SIGKILL
+    finish(told)
+
+
+@pytest.mark.parametrize("failpoint", WHILE_DOUBTING)
+def test_a_delivery_killed_while_it_doubts_what_another_left(
+    story: Callable[..., Story], failpoint: str
+) -> None:
+    told = story("mailchimp", failpoint)
+    assert told.deliver("deliver.before_request#2") == -signal.SIGKILL
     assert told.deliver(failpoint) == -signal.SIGKILL
     finish(told)
 

@@ -414,6 +414,15 @@ def test_readers_see_deliveries_and_errors_without_addresses(dsn: str, target: P
             rows = connection.execute(f"select * from activation.{table}".encode()).fetchall()
             assert rows or table == "audience_state"
             assert "anna@" not in str(rows)
-        for table in ("plan_rows", "ledger", "delivered_state", "approvals", "drift"):
+        for table in (
+            "plan_rows",
+            "ledger",
+            "batches_under_way",
+            "rows_under_way",
+            "delivered_state",
+            "effective_state",
+            "approvals",
+            "drift",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
                 connection.execute(f"select 1 from activation.{table}".encode())

@@ -16,9 +16,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from kundenkreis.activation import jobs, ledger
 from kundenkreis.activation.reconciliation import reconcile
 from kundenkreis.activation.subscribers import refresh_states
 from kundenkreis.connections import Connection
+from kundenkreis.destinations.base import Outcome
 from kundenkreis.destinations.config import ListmonkSettings
 from kundenkreis.errors import BuildBusy, CredentialError, DataError, VendorError
 from kundenkreis.privacy import erasure
@@ -85,10 +87,12 @@ def _assert_gone(dsn: str, *but: str) -> None:
 
 
 def _lines_of_ben(dsn: str) -> dict[str, list[str]]:
+    # A batch holds several persons in one line; activation.rows_under_way shows them one by one.
+    shared = ("privacy.", "raw_hubspot.contacts", "activation.batches_under_way")
     return {
         table: [line for line in text.splitlines() if "ben" in line.lower() or "Zeh" in line]
         for table, text in texts(dsn).items()
-        if not table.startswith(("privacy.", "raw_hubspot.contacts"))
+        if not table.startswith(shared)
     }
 
 
@@ -141,6 +145,32 @@ def test_the_ledger_keeps_the_attempt_without_the_person(dsn: str, tools: dict[s
         "select customer_id, address, attributes, payload_hash, state from activation.ledger "
         "order by attempt_id",
     ) == [("", "", {}, "", "confirmed"), ("c-ben", BEN, {"stage": "loyalty"}, "h2", "confirmed")]
+
+
+def test_a_batch_under_way_keeps_the_row_without_the_person(
+    dsn: str, tools: dict[str, Any]
+) -> None:
+    erase(errand(dsn, tools), ANNA, "ben")
+    assert _rows(
+        dsn,
+        "select plan_row_id, customer_id, address, attributes, payload_hash, vendor_job_id "
+        "from activation.rows_under_way order by position",
+    ) == [("u1", "c-ben", BEN, {}, "h3", "job1"), ("erased 1.2", "", "", {}, "", "job1")]
+
+    with psycopg.connect(dsn) as connection:
+        (left,) = jobs.submitted(connection, "listmonk")
+        keys = [row.key for row in left.batch.rows]
+        outcomes = [Outcome(key, "confirmed") for key in keys]
+        ledger.settle(connection, "run-3", left.batch_id, keys, outcomes)
+
+    assert _rows(
+        dsn,
+        "select plan_row_id, address, state from activation.ledger "
+        "order by attempt_id desc limit 2",
+    ) == [("erased 1.2", "", "confirmed"), ("u1", BEN, "confirmed")]
+    assert _rows(dsn, "select address from activation.delivered_state where audience = ''") == [
+        (BEN,)
+    ]
 
 
 def test_a_preview_counts_and_changes_nothing(dsn: str, tools: dict[str, Any]) -> None:

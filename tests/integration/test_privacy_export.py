@@ -83,6 +83,7 @@ def test_it_holds_every_row_about_the_person_and_none_about_others(dsn: str, sub
         "activation.drift": 1,
         "activation.ledger": 1,
         "activation.plan_rows": 1,
+        "activation.rows_under_way": 1,
         "activation.subscriber_states": 1,
     }
     assert all(len(place["purpose"]) > 20 for place in copy["places"].values())

@@ -180,6 +180,7 @@ _ANNA_IS_A_LEAD = (
     "update marts_blue.customer_360 set orders_count = 0, is_contactable = false"
     " where customer_id = 'c-anna'",
     "delete from activation.delivered_state where customer_id = 'c-anna'",
+    "delete from activation.batches_under_way",
     "update activation.subscriber_states set state = 'unsubscribed'"
     f" where address = '{ANNA_ASCII}'",
 )
@@ -201,6 +202,15 @@ def test_a_lead_without_a_sign_of_life_goes_and_its_withdrawal_stays(dsn: str, d
     assert apply_retention(due, date(2029, 3, 2))["leads"] == 0
 
 
+def test_a_batch_that_never_ends_becomes_attempts_in_doubt(dsn: str, due: Errand) -> None:
+    _run(dsn, "update activation.batches_under_way set intended_at = '2026-03-01'")
+    assert apply_retention(due, date(2028, 3, 2), dry_run=True)["batches"] == 1
+    assert apply_retention(due, date(2028, 3, 2))["batches"] == 1
+    assert _rows(dsn, "select count(*) from activation.batches_under_way") == [(0,)]
+    doubts = "select address from activation.delivered_state where in_doubt order by 1"
+    assert _rows(dsn, doubts) == [(ANNA_ASCII,), (BEN,)]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -209,10 +219,13 @@ def test_a_lead_without_a_sign_of_life_goes_and_its_withdrawal_stays(dsn: str, d
         "update marts_blue.customer_360 set orders_count = 1",
         "insert into activation.delivered_state (destination, audience, address, customer_id,"
         f" is_member) values ('listmonk', 'A', '{ANNA_ASCII}', 'c-anna', true)",
+        "insert into activation.batches_under_way (publication_id, run_id, destination, audience,"
+        " operation, plan_row_ids, customer_ids, addresses, payload_hashes) values (2, 'r',"
+        f" 'listmonk', 'A', 'add', '{{p}}', '{{c-anna}}', array['{ANNA_ASCII}'], '{{h}}')",
         # She has ordered since the night: the marts do not know yet.
         "update raw_woocommerce.orders set date_created_gmt = now() where id = 1",
     ],
-    ids=["interest", "contactable", "buyer", "member", "order of today"],
+    ids=["interest", "contactable", "buyer", "member", "under way", "order of today"],
 )
 def test_who_gives_a_sign_or_is_needed_stays(dsn: str, due: Errand, statement: str) -> None:
     _run(dsn, *_ANNA_IS_A_LEAD, statement)

@@ -177,6 +177,7 @@ def test_a_reader_reads_marts_history_and_quality_and_nothing_else(
         "marts_blue.customers",
         "marts_green.customers",
         "activation.ledger",
+        "activation.rows_under_way",
         "quarantine.rejected_records",
         "operations.task_results",
         "history.customer_ids",

@@ -94,8 +94,8 @@ def test_failed_nights_say_why_and_the_next_one_ends_right(
     assert any(wanted.values())
     assert {name: found.get(name, set()) for name in wanted} == wanted
     assert home.rows("select count(*) from activation.drift") == [(0,)]
-    assert home.rows("select count(*) from activation.delivered_state where in_doubt") == [(0,)]
-    open_attempts = "select count(*) from activation.ledger where state in ('intended', 'sent')"
+    assert home.rows("select count(*) from activation.effective_state where in_doubt") == [(0,)]
+    open_attempts = "select count(*) from activation.batches_under_way"
     assert home.rows(open_attempts) == [(0,)]
 
     _stopped_by_gate_marts(home, alerts, asked)

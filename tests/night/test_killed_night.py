@@ -38,7 +38,7 @@ def test_killed_anywhere_and_run_again_ends_the_same(
     assert disturbed.published() == calm.published()
     assert disturbed.audiences() == calm.audiences()
     # What either of the two has sent is in the books, whoever came first.
-    in_doubt = "select count(*) from activation.delivered_state where in_doubt"
+    in_doubt = "select count(*) from activation.effective_state where in_doubt"
     assert disturbed.rows(in_doubt) == [(0,)]
 
 

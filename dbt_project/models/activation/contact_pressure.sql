@@ -36,7 +36,7 @@ destinations as (
 ),
 
 delivered_members as (
-    select * from {{ source('delivery', 'delivered_state') }}
+    select * from {{ source('delivery', 'effective_state') }}
     where
         audience <> ''
         and destination in {{ sql_texts(var('enabled_destinations')) }}
@@ -44,6 +44,11 @@ delivered_members as (
 
 ledger as (
     select * from {{ source('delivery', 'ledger') }}
+    where state in ('confirmed', 'unknown')
+),
+
+rows_under_way as (
+    select * from {{ source('delivery', 'rows_under_way') }}
 ),
 
 publications as (
@@ -105,27 +110,45 @@ already_in as (
     where delivered_members.is_member or delivered_members.in_doubt
 ),
 
+-- What a tool did or may have done.
+attempts as (
+    select
+        publication_id,
+        segment,
+        customer_id,
+        address,
+        operation
+    from ledger
+    union all
+    select
+        publication_id,
+        segment,
+        customer_id,
+        address,
+        operation
+    from rows_under_way
+),
+
 -- What became of each customer and segment in each delivery of the last seven days.
 lately as (
     select
-        ledger.publication_id,
-        ledger.segment,
-        coalesce(addresses.customer_id, ledger.customer_id) as customer_id,
-        {{ any_true("ledger.operation = 'add'") }} as is_added,
-        {{ any_true("ledger.operation = 'remove'") }} as is_removed
-    from ledger
-    inner join contact_segments on ledger.segment = contact_segments.segment
-    inner join publications on ledger.publication_id = publications.publication_id
-    left join addresses on ledger.address = addresses.address
+        attempts.publication_id,
+        attempts.segment,
+        coalesce(addresses.customer_id, attempts.customer_id) as customer_id,
+        {{ any_true("attempts.operation = 'add'") }} as is_added,
+        {{ any_true("attempts.operation = 'remove'") }} as is_removed
+    from attempts
+    inner join contact_segments on attempts.segment = contact_segments.segment
+    inner join publications on attempts.publication_id = publications.publication_id
+    left join addresses on attempts.address = addresses.address
     where
         publications.as_of_date > {{ add_days(as_of_date(), -7) }}
         and publications.as_of_date <= {{ as_of_date() }}
-        and ledger.operation in ('add', 'remove')
-        and ledger.state in ('intended', 'sent', 'confirmed', 'unknown')
+        and attempts.operation in ('add', 'remove')
     group by
-        ledger.publication_id,
-        ledger.segment,
-        coalesce(addresses.customer_id, ledger.customer_id)
+        attempts.publication_id,
+        attempts.segment,
+        coalesce(addresses.customer_id, attempts.customer_id)
 ),
 
 followed as (

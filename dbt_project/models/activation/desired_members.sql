@@ -18,7 +18,7 @@ contact_pressure as (
 ),
 
 delivered_members as (
-    select * from {{ source('delivery', 'delivered_state') }}
+    select * from {{ source('delivery', 'effective_state') }}
 ),
 
 audiences as (

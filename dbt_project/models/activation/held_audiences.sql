@@ -7,7 +7,7 @@ held_rows as (
 ),
 
 delivered_members as (
-    select * from {{ source('delivery', 'delivered_state') }}
+    select * from {{ source('delivery', 'effective_state') }}
     where audience <> '' and is_member
 ),
 

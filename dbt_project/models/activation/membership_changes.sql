@@ -22,7 +22,7 @@ addresses as (
 ),
 
 delivered_members as (
-    select * from {{ source('delivery', 'delivered_state') }}
+    select * from {{ source('delivery', 'effective_state') }}
     where
         audience <> ''
         and destination in {{ sql_texts(var('enabled_destinations')) }}

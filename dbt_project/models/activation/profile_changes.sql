@@ -20,7 +20,7 @@ addresses as (
 ),
 
 delivered_profiles as (
-    select * from {{ source('delivery', 'delivered_state') }}
+    select * from {{ source('delivery', 'effective_state') }}
     where
         audience = ''
         and destination in {{ sql_texts(var('enabled_destinations')) }}

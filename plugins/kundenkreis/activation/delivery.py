@@ -2,7 +2,7 @@
 
 Order: attributes first (a person must exist before joining), then joining, then leaving, so that a
 person whose address changed is never in no audience at all. Rows go in the tool's batch size; each
-batch is committed as intended before its request and settled after it. Suppressions are read again
+batch is recorded and committed before its request and settled after it. Suppressions are read again
 just before sending and win over the plan.
 """
 
@@ -35,7 +35,6 @@ from kundenkreis.destinations.base import (
     Destination,
     JobLost,
     Operation,
-    Outcome,
     Row,
 )
 from kundenkreis.errors import PlanOutdated, WarehouseError
@@ -152,28 +151,38 @@ where
     )
 """
 
-# Only what is not known is tried again, so that any other state is the last attempt's.
+# Only what is not known is tried again, so that a row has one other state at most.
 _OUTCOMES = """
-with last_attempts as (
-    select
-        ledger.plan_row_id,
-        coalesce(max(ledger.state) filter (where ledger.state <> 'unknown'), 'unknown') as state
+with attempts as (
+    select plan_row_id, state
     from activation.ledger
-    where
-        ledger.publication_id = %(publication_id)s
-        and ledger.destination = %(destination)s
-    group by ledger.plan_row_id
+    where publication_id = %(publication_id)s and destination = %(destination)s
+    union all
+    select plan_row_id, state
+    from activation.rows_under_way
+    where publication_id = %(publication_id)s and destination = %(destination)s
+),
+last_attempts as (
+    select plan_row_id, state from attempts where state <> 'unknown'
+),
+not_known as (
+    select distinct plan_row_id from attempts where state = 'unknown'
 )
 select
     coalesce(plan_rows.audience, '') as audience,
     plan_rows.operation,
     coalesce(
         last_attempts.state,
-        case when plan_rows.status = 'planned' then 'intended' else plan_rows.status end
+        case
+            when not_known.plan_row_id is not null then 'unknown'
+            when plan_rows.status = 'planned' then 'intended'
+            else plan_rows.status
+        end
     ) as state,
     count(*) as rows
 from activation.plan_rows
 left join last_attempts on last_attempts.plan_row_id = plan_rows.plan_row_id
+left join not_known on not_known.plan_row_id = plan_rows.plan_row_id
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
@@ -356,9 +365,9 @@ def _newest_publication(writer: psycopg.Connection) -> int | None:
 
 
 def _begin(job: _Delivery) -> int:
-    abandoned = ledger.abandon_open_attempts(job.writer, job.destination)
-    if abandoned:
-        job.progress(f"{job.destination}: {abandoned:,} interrupted rows are repeated")
+    interrupted = ledger.doubt_interrupted(job.writer, job.destination)
+    if interrupted:
+        job.progress(f"{job.destination}: {interrupted:,} interrupted rows are repeated")
     row = job.writer.execute(
         "insert into activation.sync_runs (run_id, publication_id, destination, state)"
         " values (%s, %s, %s, 'running') returning sync_run_id",
@@ -376,10 +385,11 @@ def _settle_open_jobs(job: _Delivery) -> None:
         try:
             outcomes = jobs.outcomes_of(job.tool, left.job_id, left.batch, job.patience)
         except JobLost:
-            ledger.mark_unknown(job.writer, list(left.attempts.values()), "job_lost")
+            ledger.mark_unknown(job.writer, left.batch_id, "job_lost")
         else:
             reach("deliver.before_settle")
-            ledger.settle(job.writer, job.entries.run_id, left.attempts, outcomes)
+            keys = [row.key for row in left.batch.rows]
+            ledger.settle(job.writer, job.entries.run_id, left.batch_id, keys, outcomes)
         job.writer.commit()
 
 
@@ -557,22 +567,20 @@ def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]
     judged_by = job.suppressions.readings  # before judging: it may be read again meanwhile
     attempted: list[PlannedRow] = []
     rows: list[Row] = []
-    done: list[Outcome] = []
+    left: list[PlannedRow] = []
     not_sent: list[NotSent] = []
     for row in planned:
         refusal = None if operation == "remove" else _refusal(row, operation, job.suppressions)
         if refusal is not None:
             not_sent.append(refusal)
-            continue
-        attempted.append(row)
-        if operation == "remove" and row.vendor_id is None:
-            # Who is gone from the tool has left already.
-            done.append(Outcome(row.plan_row_id, "confirmed", "already_gone"))
+        elif operation == "remove" and row.vendor_id is None:
+            left.append(row)  # who is gone from the tool has left already
         else:
+            attempted.append(row)
             rows.append(_row(row))
     audience = planned[0].audience
     batch = Batch(operation, tuple(rows), job.audience_ids.get(audience) if audience else None)
-    return Package(batch, tuple(attempted), tuple(done), tuple(not_sent), judged_by)
+    return Package(batch, tuple(attempted), tuple(left), tuple(not_sent), judged_by)
 
 
 def _row(planned: PlannedRow) -> Row:

@@ -1,13 +1,14 @@
 """Batches that a tool works on by itself: asks for their outcome until it is there.
 
-The job's id is in the ledger before the first question, so whatever happens to this process the
-next delivery to the tool asks on, with what the ledger says was submitted (design: Activation).
+The job's id is recorded with the batch before the first question, so whatever happens to this
+process the next delivery to the tool asks on, with the batch as it was submitted (design:
+Activation).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import cast
@@ -34,32 +35,25 @@ _LONGEST_WAIT = 60.0
 
 _SUBMITTED = """
 select
-    ledger.vendor_job_id as job_id,
-    ledger.attempt_id,
-    ledger.plan_row_id,
-    ledger.operation,
-    ledger.address,
-    ledger.attributes,
+    rows_under_way.batch_id,
+    rows_under_way.vendor_job_id as job_id,
+    rows_under_way.plan_row_id,
+    rows_under_way.operation,
+    rows_under_way.address,
+    rows_under_way.attributes,
     subscriber_states.vendor_id,
     audiences.vendor_id as audience_id
-from activation.ledger
+from activation.rows_under_way
 left join activation.subscriber_states
     on
-        subscriber_states.destination = ledger.destination
-        and subscriber_states.address = ledger.address
+        subscriber_states.destination = rows_under_way.destination
+        and subscriber_states.address = rows_under_way.address
 left join activation.audiences
     on
-        audiences.destination = ledger.destination
-        and audiences.audience = ledger.audience
-where
-    ledger.destination = %(destination)s
-    and ledger.state = 'sent'
-    and ledger.publication_id in (
-        select sync_runs.publication_id
-        from activation.sync_runs
-        where sync_runs.destination = %(destination)s and sync_runs.state <> 'done'
-    )
-order by ledger.attempt_id
+        audiences.destination = rows_under_way.destination
+        and audiences.audience = rows_under_way.audience
+where rows_under_way.destination = %s and rows_under_way.state = 'sent'
+order by rows_under_way.batch_id, rows_under_way.position
 """
 
 
@@ -74,10 +68,10 @@ class Patience:
 
 @dataclass(frozen=True)
 class _SubmittedRow:
-    """A row of the ledger that a job holds."""
+    """A row that a job holds."""
 
+    batch_id: int
     job_id: str
-    attempt_id: int
     plan_row_id: str
     operation: Operation
     address: str
@@ -88,14 +82,11 @@ class _SubmittedRow:
 
 @dataclass(frozen=True)
 class OpenJob:
-    """A job whose outcome is not known yet, with its batch as it was submitted.
-
-    attempts: the attempt of each plan row.
-    """
+    """A job whose outcome is not known yet, with its batch as it was submitted and recorded."""
 
     job_id: str
     batch: Batch
-    attempts: Mapping[str, int]
+    batch_id: int
 
 
 def submitted(connection: psycopg.Connection, destination: str) -> list[OpenJob]:
@@ -104,14 +95,11 @@ def submitted(connection: psycopg.Connection, destination: str) -> list[OpenJob]
     They are few: what one delivery had under way when it ended.
     """
     with connection.cursor(row_factory=class_row(_SubmittedRow)) as cursor:
-        found = cursor.execute(_SUBMITTED, {"destination": destination}).fetchall()
-    jobs: dict[str, list[_SubmittedRow]] = {}
+        found = cursor.execute(_SUBMITTED, (destination,)).fetchall()
+    batches: dict[int, list[_SubmittedRow]] = {}
     for row in found:
-        jobs.setdefault(row.job_id, []).append(row)
-    return [
-        OpenJob(job_id, _batch(rows), {row.plan_row_id: row.attempt_id for row in rows})
-        for job_id, rows in jobs.items()
-    ]
+        batches.setdefault(row.batch_id, []).append(row)
+    return [OpenJob(rows[0].job_id, _batch(rows), batch_id) for batch_id, rows in batches.items()]
 
 
 def outcomes_of(tool: Destination, job_id: str, batch: Batch, patience: Patience) -> list[Outcome]:

@@ -1,17 +1,18 @@
-"""The ledger and what it adds up to, written in the same statements.
+"""The ledger, what it adds up to, and the batches whose outcome it does not have yet.
 
-An attempt is ``intended`` before its request, ``sent`` while the tool works on it by itself, and
-``confirmed``, ``rejected`` or ``unknown`` after it. While an attempt is open its row in
-``delivered_state`` is in doubt, and a plan repeats what is in doubt; so a crash at any point costs
-a repeat, never a loss (design: Activation).
+A batch is recorded as one row, ``activation.batches_under_way``, before its request. When its
+outcome is known, one statement deletes that row, writes an attempt for each of its rows and carries
+them to ``delivered_state``. While a batch is under way, a plan takes its rows as in doubt, for it
+reads ``activation.effective_state``, and a plan repeats what is in doubt; so a crash at any point
+costs a repeat, never a loss (design: Activation).
 
-A batch costs two statements, one before its request and one after it. Their values go as binary
-arrays, because that is by far the cheapest way to hand a column over.
+Columns go as binary arrays, because that is by far the cheapest way to hand them over, and the
+statement that settles a batch reads them where they were recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
@@ -22,187 +23,188 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from kundenkreis.destinations.base import Operation, Outcome
+from kundenkreis.failpoints import reach
 
-_COLUMNS = (
-    "plan_row_id, publication_id, run_id, destination, audience, segment, customer_id, operation,"
-    " address, attributes, payload_hash"
+_RECORD = """
+insert into activation.batches_under_way (
+    publication_id, run_id, destination, audience, operation, plan_row_ids, segments, customer_ids,
+    addresses, attributes, payload_hashes, are_creations
 )
-_INCOMING = """
+values (
+    %(publication_id)s, %(run_id)s, %(destination)s, %(audience)s, %(operation)s, %(plan_row_ids)b,
+    %(segments)b, %(customer_ids)b, %(addresses)b, %(attributes)b, %(payload_hashes)b,
+    %(are_creations)b
+)
+returning batch_id
+"""
+
+# A row that an erasure has emptied of its person is an attempt like any other, and nobody's state.
+# A refusal says nothing about an attempt before it, so that its doubt stays. The gaps between
+# retries grow in publications: 1, 2, 4, 8 ... and start again with a new payload. What a confirmed
+# row clears gets to the update of a known one by way of ``pending_attributes``.
+_SETTLE = """
+with batch as (
+    delete from activation.batches_under_way
+    where batch_id = %(batch_id)s
+    returning *
+),
+attempts as materialized (
     select
-        incoming.plan_row_id,
-        cast(%(publication_id)s as bigint) as publication_id,
-        cast(%(run_id)s as text) as run_id,
-        cast(%(destination)s as text) as destination,
-        cast(%(audience)s as text) as audience,
-        incoming.segment,
-        incoming.customer_id,
-        cast(%(operation)s as text) as operation,
-        incoming.address,
-        cast(coalesce(incoming.attributes, '{}') as jsonb) as attributes,
-        incoming.payload_hash
-"""
-_FROM_PLANNED = """
-    from unnest(
-        %(plan_row_ids)b::text[], %(segments)b::text[], %(customer_ids)b::text[],
-        %(addresses)b::text[], %(attributes)b::text[], %(payload_hashes)b::text[]
-"""
-
-# Attempts of a publication that was delivered to its end are all settled, so that these need no
-# index that every attempt would have to pay for.
-_UNFINISHED = """
-    select sync_runs.publication_id
-    from activation.sync_runs
-    where sync_runs.destination = %(destination)s and sync_runs.state <> 'done'
-"""
-_ABANDON = f"""
-update activation.ledger
-set state = 'unknown', reason_code = 'interrupted', settled_at = clock_timestamp()
-where
-    destination = %(destination)s
-    and publication_id in ({_UNFINISHED})
-    and (state = 'intended' or (state = 'sent' and vendor_job_id is null))
-"""
-
-_INTEND = f"""
-with incoming as (
-    {_INCOMING}, incoming.is_creation
-    {_FROM_PLANNED}, %(are_creations)b::boolean[]
-    ) as incoming (
-        plan_row_id, segment, customer_id, address, attributes, payload_hash, is_creation
+        batch.publication_id,
+        batch.run_id,
+        batch.destination,
+        batch.audience,
+        batch.operation,
+        batch.vendor_job_id,
+        batch.intended_at,
+        coalesce(batch.sent_at, %(sent_at)s) as sent_at,
+        case when planned.is_creation then batch.intended_at end as creation_attempted_at,
+        planned.plan_row_id,
+        planned.segment,
+        planned.customer_id,
+        planned.address,
+        cast(coalesce(planned.attributes, '{}') as jsonb) as attributes,
+        planned.payload_hash,
+        coalesce(planned.state, %(usual_state)s) as state,
+        coalesce(planned.reason_code, %(usual_code)s) as reason_code,
+        planned.reason,
+        planned.created_id
+    from batch
+    cross join lateral unnest(
+        batch.plan_row_ids, batch.segments, batch.customer_ids, batch.addresses, batch.attributes,
+        batch.payload_hashes, batch.are_creations, %(states)b::text[], %(codes)b::text[],
+        %(reasons)b::text[], %(created_ids)b::text[]
+    ) as planned (
+        plan_row_id, segment, customer_id, address, attributes, payload_hash, is_creation, state,
+        reason_code, reason, created_id
     )
 ),
-doubts as (
+recorded as (
+    insert into activation.ledger (
+        plan_row_id, publication_id, run_id, destination, audience, segment, customer_id, operation,
+        address, attributes, payload_hash, state, reason_code, reason, vendor_reference,
+        intended_at, sent_at, settled_at, vendor_job_id
+    )
+    select
+        plan_row_id, publication_id, run_id, destination, audience, segment, customer_id, operation,
+        address, attributes, payload_hash, state, reason_code, reason, created_id,
+        intended_at, sent_at, clock_timestamp(), vendor_job_id
+    from attempts
+    returning plan_row_id, attempt_id
+),
+confirmed as (
+    insert into activation.delivered_state as known (
+        destination, audience, address, customer_id, segment, is_member, attributes,
+        pending_attributes, payload_hash, creation_attempted_at, confirmed_publication_id,
+        confirmed_at
+    )
+    select
+        destination, audience, address, customer_id, segment, operation = 'add',
+        jsonb_strip_nulls(attributes),
+        coalesce(nullif(attributes, jsonb_strip_nulls(attributes)), '{}'),
+        payload_hash, creation_attempted_at, publication_id, clock_timestamp()
+    from attempts
+    where state = 'confirmed' and address <> ''
+    on conflict (address, destination, audience) do update set
+        customer_id = excluded.customer_id,
+        segment = excluded.segment,
+        is_member = excluded.is_member,
+        attributes = jsonb_strip_nulls(
+            known.attributes || excluded.attributes || excluded.pending_attributes
+        ),
+        pending_attributes = '{}',
+        payload_hash = excluded.payload_hash,
+        in_doubt = false,
+        creation_attempted_at
+        = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
+        confirmed_publication_id = excluded.confirmed_publication_id,
+        confirmed_at = excluded.confirmed_at,
+        rejections = 0,
+        rejected_payload_hash = null,
+        rejected_reason = null,
+        rejected_attempt_id = null,
+        retry_from_publication_id = null
+),
+refused as (
+    insert into activation.delivered_state as known (
+        destination, audience, address, customer_id, segment, creation_attempted_at, rejections,
+        rejected_payload_hash, rejected_reason, rejected_attempt_id, retry_from_publication_id
+    )
+    select
+        destination, audience, address, customer_id, segment, creation_attempted_at, 1,
+        payload_hash, reason_code, attempt_id, publication_id + 1
+    from attempts
+    inner join recorded using (plan_row_id)
+    where state = 'rejected' and address <> ''
+    on conflict (address, destination, audience) do update set
+        customer_id = excluded.customer_id,
+        segment = excluded.segment,
+        creation_attempted_at
+        = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
+        rejections = case
+            when known.rejected_payload_hash = excluded.rejected_payload_hash
+                then known.rejections + 1
+            else 1
+        end,
+        rejected_payload_hash = excluded.rejected_payload_hash,
+        rejected_reason = excluded.rejected_reason,
+        rejected_attempt_id = excluded.rejected_attempt_id,
+        retry_from_publication_id = excluded.retry_from_publication_id + case
+            when known.rejected_payload_hash = excluded.rejected_payload_hash
+                then power(2, least(known.rejections, 20))::bigint - 1
+            else 0
+        end
+),
+doubted as (
     insert into activation.delivered_state as known (
         destination, audience, address, customer_id, segment, in_doubt, pending_attributes,
         creation_attempted_at
     )
     select
         destination, audience, address, customer_id, segment, true, attributes,
-        case when is_creation then now() end
-    from incoming
-    on conflict (destination, audience, address) do update set
+        creation_attempted_at
+    from attempts
+    where state = 'unknown' and address <> ''
+    on conflict (address, destination, audience) do update set
         customer_id = excluded.customer_id,
         segment = excluded.segment,
-        was_in_doubt = known.in_doubt,
         in_doubt = true,
+        pending_attributes = known.pending_attributes || excluded.pending_attributes,
         creation_attempted_at
-        = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
-        pending_attributes = case
-            when known.in_doubt then known.pending_attributes || excluded.pending_attributes
-            else excluded.pending_attributes
-        end
-)
-insert into activation.ledger ({_COLUMNS}, state)
-select {_COLUMNS}, 'intended'
-from incoming
-returning plan_row_id, attempt_id
-"""
-
-# A repeat that was refused says nothing about the attempt before it, so that doubt stays.
-# The gaps grow in publications: 1, 2, 4, 8 ... and start again with a new payload.
-_SETTLE = """
-with outcome as (
-    select *
-    from unnest(
-        %(attempt_ids)b::bigint[], %(states)b::text[], %(codes)b::text[], %(reasons)b::text[],
-        %(vendor_ids)b::text[], %(are_created)b::boolean[]
-    ) as outcome (attempt_id, state, reason_code, reason, vendor_id, is_created)
-),
-settled as (
-    update activation.ledger
-    set
-        state = coalesce(outcome.state, 'confirmed'),
-        reason_code = outcome.reason_code,
-        reason = outcome.reason,
-        vendor_reference = outcome.vendor_id,
-        sent_at = coalesce(ledger.sent_at, %(sent_at)s),
-        settled_at = clock_timestamp()
-    from outcome
-    where ledger.attempt_id = outcome.attempt_id and ledger.state in ('intended', 'sent')
-    returning
-        ledger.destination, ledger.audience, ledger.address, ledger.operation, ledger.attributes,
-        ledger.payload_hash, ledger.publication_id, ledger.state, ledger.reason_code,
-        ledger.vendor_reference, ledger.attempt_id, outcome.is_created
-),
-confirmed as (
-    update activation.delivered_state as known
-    set
-        is_member = settled.operation = 'add',
-        attributes = jsonb_strip_nulls(known.attributes || settled.attributes),
-        pending_attributes = '{}',
-        payload_hash = settled.payload_hash,
-        in_doubt = false,
-        was_in_doubt = false,
-        confirmed_publication_id = settled.publication_id,
-        confirmed_at = clock_timestamp(),
-        rejections = 0,
-        rejected_payload_hash = null,
-        rejected_reason = null,
-        rejected_attempt_id = null,
-        retry_from_publication_id = null
-    from settled
-    where
-        settled.state = 'confirmed'
-        and known.destination = settled.destination
-        and known.audience = settled.audience
-        and known.address = settled.address
-),
-refused as (
-    update activation.delivered_state as known
-    set
-        in_doubt = known.was_in_doubt,
-        was_in_doubt = false,
-        rejections = case
-            when known.rejected_payload_hash = settled.payload_hash then known.rejections + 1
-            else 1
-        end,
-        rejected_payload_hash = settled.payload_hash,
-        rejected_reason = settled.reason_code,
-        rejected_attempt_id = settled.attempt_id,
-        retry_from_publication_id = settled.publication_id + case
-            when known.rejected_payload_hash = settled.payload_hash
-                then power(2, least(known.rejections, 20))::bigint
-            else 1
-        end
-    from settled
-    where
-        settled.state = 'rejected'
-        and known.destination = settled.destination
-        and known.audience = settled.audience
-        and known.address = settled.address
+        = coalesce(excluded.creation_attempted_at, known.creation_attempted_at)
 )
 insert into activation.subscriber_states (destination, address, state, vendor_id, read_at, run_id)
-select
-    settled.destination, settled.address, 'subscribed', settled.vendor_reference, now(), %(run_id)s
-from settled
-where settled.state = 'confirmed' and settled.is_created
-on conflict (destination, address) do update set
+select destination, address, 'subscribed', created_id, now(), %(run_id)s
+from attempts
+where state = 'confirmed' and created_id is not null and address <> ''
+on conflict (address, destination) do update set
     vendor_id = excluded.vendor_id, read_at = excluded.read_at, run_id = excluded.run_id
 """
 
-_GIVE_UP = """
-with given_up as (
-    update activation.ledger
-    set state = %s, reason_code = %s, settled_at = clock_timestamp()
-    where attempt_id = any(%s) and state = 'intended'
-    returning destination, audience, address
+_NOT_SENT = """
+insert into activation.ledger (
+    plan_row_id, publication_id, run_id, destination, audience, segment, customer_id, operation,
+    address, attributes, payload_hash, state, reason_code, settled_at
 )
-update activation.delivered_state as known
-set in_doubt = known.was_in_doubt, was_in_doubt = false
-from given_up
-where
-    known.destination = given_up.destination
-    and known.audience = given_up.audience
-    and known.address = given_up.address
+select
+    incoming.plan_row_id, %(publication_id)s, %(run_id)s, %(destination)s, %(audience)s,
+    incoming.segment, incoming.customer_id, %(operation)s, incoming.address,
+    cast(coalesce(incoming.attributes, '{}') as jsonb), incoming.payload_hash, incoming.state,
+    incoming.reason_code, clock_timestamp()
+from unnest(
+    %(plan_row_ids)b::text[], %(segments)b::text[], %(customer_ids)b::text[],
+    %(addresses)b::text[], %(attributes)b::text[], %(payload_hashes)b::text[], %(states)b::text[],
+    %(codes)b::text[]
+) as incoming (
+    plan_row_id, segment, customer_id, address, attributes, payload_hash, state, reason_code
+)
 """
 
-_NOT_SENT = f"""
-insert into activation.ledger ({_COLUMNS}, state, reason_code, settled_at)
-{_INCOMING}, incoming.state, incoming.reason_code, clock_timestamp()
-{_FROM_PLANNED}, %(states)b::text[], %(codes)b::text[]
-    ) as incoming (
-        plan_row_id, segment, customer_id, address, attributes, payload_hash, state, reason_code
-    )
+_INTERRUPTED = """
+select batch_id, cardinality(plan_row_ids)
+from activation.batches_under_way
+where destination = %s and vendor_job_id is null
+order by batch_id
 """
 
 
@@ -219,16 +221,15 @@ class _TextsDumper(Dumper):
     def dump(self, obj: _Texts) -> bytes:
         """The wire format of array_recv: dimensions, nulls, type; length and first index; texts."""
         encoding = self.connection.info.encoding if self.connection else "utf-8"
-        parts = [b""]
+        if not obj:
+            return _HEAD.pack(0, 0, _TEXT)
+        parts = [_HEAD.pack(1, 1, _TEXT), _DIMENSION.pack(len(obj), 1)]
         for text in obj:
             if text is None:
                 parts.append(_NULL)
             else:
                 encoded = text.encode(encoding)
                 parts += (_LENGTH.pack(len(encoded)), encoded)
-        if len(parts) == 1:
-            return _HEAD.pack(0, 0, _TEXT)
-        parts[0] = _HEAD.pack(1, 1, _TEXT) + _DIMENSION.pack(len(obj), 1)
         return b"".join(parts)
 
 
@@ -271,97 +272,104 @@ class Entries:
     destination: str
 
 
-def abandon_open_attempts(connection: psycopg.Connection, destination: str) -> int:
-    """Call attempts that a killed process left open unknown. Only under the destination's lock.
+def doubt_interrupted(connection: psycopg.Connection, destination: str) -> int:
+    """Call what a killed delivery left under way unknown, and commit.
 
-    Those that the tool works on under a job's id stay open: `jobs.submitted` finds them.
+    Only under the destination's lock. What the tool works on under a job's id stays:
+    `jobs.submitted` finds it.
+
+    Returns:
+        The number of rows.
     """
-    return connection.execute(_ABANDON, {"destination": destination}).rowcount
+    left = connection.execute(_INTERRUPTED, (destination,)).fetchall()
+    for batch_id, _ in left:
+        mark_unknown(connection, batch_id, "interrupted")
+        reach("deliver.before_doubts")
+    connection.commit()
+    reach("deliver.after_doubts")
+    return sum(rows for _, rows in left)
 
 
-def intend(
+def record(
     connection: psycopg.Connection,
     entries: Entries,
     operation: Operation,
     rows: Sequence[PlannedRow],
-) -> dict[str, int]:
-    """Open an attempt for each row and put what it writes in doubt. Commit before sending.
+) -> int:
+    """Record a batch that is to be sent, which puts its rows in doubt. Commit before sending.
 
     Args:
-        rows: of one audience, each address once.
+        rows: at least one; of one audience, each address once.
 
     Returns:
-        The attempt of each plan row.
+        The batch's id.
     """
-    if not rows:
-        return {}
-    creating = operation == "upsert"
+    creations = [operation == "upsert" and row.vendor_id is None for row in rows]
     values = {
         **_values(entries, operation, rows),
-        "are_creations": [creating and row.vendor_id is None for row in rows],
+        "are_creations": creations if any(creations) else None,
     }
-    return dict(connection.execute(_INTEND, values).fetchall())
+    recorded = connection.execute(_RECORD, values).fetchone()
+    assert recorded is not None  # noqa: S101 (insert ... returning always returns its row)
+    return int(recorded[0])
 
 
-def mark_sent(connection: psycopg.Connection, attempt_ids: Sequence[int], job_id: str) -> None:
-    """Remember the job that works on open attempts. Commit before asking for it."""
+def mark_sent(connection: psycopg.Connection, batch_id: int, job_id: str) -> None:
+    """Remember the job that works on a batch. Commit before asking for it."""
     connection.execute(
-        "update activation.ledger set state = 'sent', vendor_job_id = %s,"
-        " sent_at = clock_timestamp() where attempt_id = any(%s) and state = 'intended'",
-        (job_id, list(attempt_ids)),
+        "update activation.batches_under_way set vendor_job_id = %s, sent_at = clock_timestamp()"
+        " where batch_id = %s and vendor_job_id is null",
+        (job_id, batch_id),
     )
 
 
 def settle(
     connection: psycopg.Connection,
     run_id: str,
-    attempts: Mapping[str, int],
-    outcomes: Sequence[Outcome],
+    batch_id: int,
+    keys: Sequence[str],
+    outcomes: Iterable[Outcome],
     sent_at: datetime | None = None,
 ) -> None:
-    """Close the open attempts of the outcomes and carry them to the delivered state.
+    """Write what became of a batch; nothing where that is written already.
+
+    A row without an outcome is unknown and stays in doubt.
 
     Args:
-        attempts: the attempt of each plan row, as `intend` gave them.
+        keys: of the batch's rows, in the order in which they were recorded.
         sent_at: when the request was made; None where there was none.
     """
-    if outcomes:
-        values = {
-            "run_id": run_id,
-            "sent_at": sent_at,
-            "attempt_ids": [attempts[one.key] for one in outcomes],
-            "states": _column(None if one.state == "confirmed" else one.state for one in outcomes),
-            "codes": _column(one.reason_code for one in outcomes),
-            "reasons": _column(one.reason for one in outcomes),
-            "vendor_ids": _column(one.vendor_id for one in outcomes),
-            "are_created": [one.created for one in outcomes],
-        }
-        connection.execute(_SETTLE, values)
+    by_key = {one.key: one for one in outcomes}
+    found = [by_key.get(key) for key in keys]
+    values = {
+        "run_id": run_id,
+        "batch_id": batch_id,
+        "sent_at": sent_at,
+        "usual_state": "confirmed",
+        "usual_code": None,
+        "states": _column(_state(one) for one in found),
+        "codes": _column(one.reason_code if one else "no_outcome" for one in found),
+        "reasons": _column(one.reason if one else None for one in found),
+        "created_ids": _column(one.vendor_id if one and one.created else None for one in found),
+    }
+    connection.execute(_SETTLE, values)
 
 
 def mark_unknown(
     connection: psycopg.Connection,
-    attempt_ids: Sequence[int],
+    batch_id: int,
     reason_code: str,
     sent_at: datetime | None = None,
 ) -> None:
-    """Close open attempts whose request has no usable answer. They stay in doubt."""
-    connection.execute(
-        "update activation.ledger set state = 'unknown', reason_code = %s,"
-        " sent_at = coalesce(sent_at, %s), settled_at = clock_timestamp()"
-        " where attempt_id = any(%s) and state in ('intended', 'sent')",
-        (reason_code, sent_at, list(attempt_ids)),
-    )
+    """End a batch whose request has no usable answer. Its rows stay in doubt."""
+    nothing = dict.fromkeys(("run_id", "states", "codes", "reasons", "created_ids"))
+    values = {"batch_id": batch_id, "sent_at": sent_at, "usual_state": "unknown"}
+    connection.execute(_SETTLE, {**nothing, **values, "usual_code": reason_code})
 
 
-def give_up(
-    connection: psycopg.Connection,
-    attempt_ids: Sequence[int],
-    state: Literal["unknown", "suppressed", "skipped"] = "unknown",
-    reason_code: str = "not_begun",
-) -> None:
-    """Close open attempts that were not begun. They put nothing in doubt."""
-    connection.execute(_GIVE_UP, (state, reason_code, list(attempt_ids)))
+def give_up(connection: psycopg.Connection, batch_id: int) -> None:
+    """Forget a batch that was recorded and not begun."""
+    connection.execute("delete from activation.batches_under_way where batch_id = %s", (batch_id,))
 
 
 def record_not_sent(
@@ -380,21 +388,29 @@ def record_not_sent(
         connection.execute(_NOT_SENT, values)
 
 
+def _state(outcome: Outcome | None) -> str | None:
+    """As the ledger has it; None for the usual ``confirmed``."""
+    if outcome is None:
+        return "unknown"
+    return None if outcome.state == "confirmed" else outcome.state
+
+
 def _values(
     entries: Entries, operation: Operation, rows: Sequence[PlannedRow]
 ) -> dict[str, object]:
+    columns = dict(zip(PlannedRow._fields, zip(*rows, strict=True), strict=True))
     return {
         "publication_id": entries.publication_id,
         "run_id": entries.run_id,
         "destination": entries.destination,
         "audience": rows[0].audience or "",
         "operation": operation,
-        "plan_row_ids": _Texts(row.plan_row_id for row in rows),
-        "segments": _column(row.segment for row in rows),
-        "customer_ids": _Texts(row.customer_id for row in rows),
-        "addresses": _Texts(row.address for row in rows),
-        "attributes": _column(None if row.attributes == "{}" else row.attributes for row in rows),
-        "payload_hashes": _Texts(row.payload_hash for row in rows),
+        "plan_row_ids": _Texts(columns["plan_row_id"]),
+        "segments": _column(columns["segment"]),
+        "customer_ids": _Texts(columns["customer_id"]),
+        "addresses": _Texts(columns["address"]),
+        "attributes": _column(None if one == "{}" else one for one in columns["attributes"]),
+        "payload_hashes": _Texts(columns["payload_hash"]),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from kundenkreis.activation import ledger
 from kundenkreis.activation.delivery import LOCK_NAMESPACE
 from kundenkreis.activation.subscribers import OpenTool
 from kundenkreis.connections import Resolver
@@ -28,7 +29,7 @@ select
     coalesce(delivered.address, found.address),
     case when found.address is null then 'missing' else 'extra' end
 from (
-    select address from activation.delivered_state
+    select address from activation.effective_state
     where
         destination = %(destination)s and audience = %(audience)s
         and is_member and not in_doubt
@@ -43,7 +44,7 @@ on conflict do nothing
 _COUNTS = """
 select
     (
-        select count(*) from activation.delivered_state
+        select count(*) from activation.effective_state
         where
             destination = %(destination)s and audience = %(audience)s
             and is_member and not in_doubt
@@ -56,13 +57,13 @@ where run_id = %(run_id)s and destination = %(destination)s and audience = %(aud
 """
 
 # Missing members come back with the next plan where they still belong. A row in doubt is settled
-# by what the tool shows. Extra members are somebody else's and stay.
+# by what the tool shows, unless a job may still change it. Extra members are somebody else's and
+# stay.
 _REPAIR = """
 update activation.delivered_state as known
 set
     is_member = exists (select 1 from found_members where found_members.address = known.address),
-    in_doubt = false,
-    was_in_doubt = false
+    in_doubt = false
 where
     known.destination = %(destination)s and known.audience = %(audience)s
     and (known.is_member or known.in_doubt)
@@ -95,6 +96,8 @@ def reconcile(
         closing(open_tool(destination, tool_settings, resolve)) as tool,
         connect(dsn, application_name=f"kundenkreis reconcile {destination}") as connection,
     ):
+        _lock(connection, destination)
+        ledger.doubt_interrupted(connection, destination)
         audiences = connection.execute(
             "select audience, vendor_id from activation.audiences"
             " where destination = %s order by audience",

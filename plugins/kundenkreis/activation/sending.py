@@ -1,4 +1,4 @@
-"""Sends packages of rows, several at a time, each recorded before its request and after it.
+"""Sends batches of rows, several at a time, each recorded before its request and settled after it.
 
 Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
 records what is about to be sent, as many as the tool takes make the requests, and this one settles
@@ -9,7 +9,7 @@ at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,36 +37,40 @@ _LEAST_AHEAD = 4
 
 @dataclass(frozen=True)
 class Package:
-    """Rows that are intended and settled together; some need no call.
+    """Planned rows that are recorded together; some need no call, and some may not go.
 
-    attempted: the planned rows of ``batch`` and of ``done_already``. judged_by: the reading of the
-    suppressions that they were judged by.
+    attempted: the planned rows of ``batch``, in its order. left_already: rows to be removed whose
+    contact is gone. judged_by: the reading of the suppressions that they were judged by.
     """
 
     batch: Batch
     attempted: tuple[PlannedRow, ...]
-    done_already: tuple[Outcome, ...]
-    not_sent: tuple[NotSent, ...]
+    left_already: tuple[PlannedRow, ...] = ()
+    not_sent: tuple[NotSent, ...] = ()
     judged_by: int = 0
+
+    def without(self, refused: Sequence[NotSent]) -> Package:
+        """The attempted rows that are not refused; the refused ones are not sent."""
+        keys = {one.planned.plan_row_id for one in refused}
+        batch = replace(
+            self.batch, rows=tuple(row for row in self.batch.rows if row.key not in keys)
+        )
+        attempted = tuple(row for row in self.attempted if row.plan_row_id not in keys)
+        return Package(batch, attempted, not_sent=tuple(refused), judged_by=self.judged_by)
 
 
 @dataclass
 class _UnderWay:
-    """A package whose rows are intended.
+    """A package whose batch is recorded.
 
-    attempts: the attempt of each plan row. sent_at: when its request was made; None before it.
-    job_id: the job that works on it, once the tool took it as one; '' before.
+    batch_id: of the record. sent_at: when its request was made; None before it. job_id: the job
+    that works on it, once the tool took it as one; '' before.
     """
 
     package: Package
-    attempts: dict[str, int]
+    batch_id: int
     sent_at: datetime | None = None
     job_id: str = ""
-
-    @property
-    def requested(self) -> list[int]:
-        """The attempts that need a call."""
-        return [self.attempts[row.key] for row in self.package.batch.rows]
 
 
 _Answer = Future[list[Outcome] | Submitted]
@@ -138,27 +142,23 @@ class Sending:
             if not self._may_go():
                 self._exhausted = True
                 while self._ready:
-                    given_up = self._ready.popleft()
-                    self._record(given_up, given_up.package.done_already)
-                    ledger.give_up(self.settler, given_up.requested)
+                    ledger.give_up(self.settler, self._ready.popleft().batch_id)
                 self.settler.commit()
                 return
             begun = self._without_refused(self._ready.popleft())
-            self._under_way[pool.submit(self._call, begun)] = begun
+            if begun is not None:
+                self._under_way[pool.submit(self._call, begun)] = begun
 
-    def _without_refused(self, begun: _UnderWay) -> _UnderWay:
-        """Leave out who withdrew after the package was recorded."""
+    def _without_refused(self, begun: _UnderWay) -> _UnderWay | None:
+        """Record the package anew without whoever withdrew since; None where nobody is left."""
         refused = self.rejudge(begun.package)
         if not refused:
             return begun
-        for one in refused:
-            attempt_id = begun.attempts[one.planned.plan_row_id]
-            ledger.give_up(self.settler, [attempt_id], one.state, one.reason_code)
+        ledger.give_up(self.settler, begun.batch_id)
+        package = begun.package.without(refused)
+        batch_id = self._write(self.settler, package)
         self.settler.commit()
-        keys = {one.planned.plan_row_id for one in refused}
-        batch = begun.package.batch
-        batch = replace(batch, rows=tuple(row for row in batch.rows if row.key not in keys))
-        return replace(begun, package=replace(begun.package, batch=batch))
+        return None if batch_id is None else _UnderWay(package, batch_id)
 
     def _may_go(self) -> bool:
         try:
@@ -168,21 +168,36 @@ class Sending:
             return False
 
     def _begin(self, packages: Iterator[Package]) -> _UnderWay | None:
-        """In the thread that records: the next package as intended; None where there is none."""
-        package = None if self.failures else next(packages, None)
-        if package is None:
+        """In the thread that records: the next package with rows to send; None where none is."""
+        while not self.failures and (package := next(packages, None)) is not None:
+            reach("deliver.before_intended")
+            batch_id = self._write(self.recorder, package)
+            self.recorder.commit()
+            reach("deliver.after_intended")
+            if batch_id is not None:
+                return _UnderWay(package, batch_id)
+        return None
+
+    def _write(self, connection: psycopg.Connection, package: Package) -> int | None:
+        """Record a package's batch and what needs no call; the batch's id, where it has rows."""
+        operation, left = package.batch.operation, package.left_already
+        ledger.record_not_sent(connection, self.entries, operation, package.not_sent)
+        if left:
+            keys = [row.plan_row_id for row in left]
+            gone = [Outcome(key, "confirmed", "already_gone") for key in keys]
+            batch_id = ledger.record(connection, self.entries, operation, left)
+            ledger.settle(connection, self.entries.run_id, batch_id, keys, gone)
+        if not package.attempted:
             return None
-        operation = package.batch.operation
-        reach("deliver.before_intended")
-        ledger.record_not_sent(self.recorder, self.entries, operation, package.not_sent)
-        attempts = ledger.intend(self.recorder, self.entries, operation, package.attempted)
-        self.recorder.commit()
-        return _UnderWay(package, attempts)
+        return ledger.record(connection, self.entries, operation, package.attempted)
 
     def _settle_all(
         self, settling: list[tuple[_Answer, _UnderWay]], pool: ThreadPoolExecutor
     ) -> None:
         jobs = [job for one in settling if (job := self._settle(*one)) is not None]
+        if not jobs:
+            # What a crash of the server takes back of this leaves the batches in doubt.
+            self.settler.execute("set local synchronous_commit = off")
         self.settler.commit()
         reach("deliver.after_settle")
         self.progress(self.sent)
@@ -193,8 +208,6 @@ class Sending:
     def _call(self, begun: _UnderWay) -> list[Outcome] | Submitted:
         """In a thread of the pool: the request."""
         batch = begun.package.batch
-        if not batch.rows:
-            return []
         begun.sent_at = datetime.now(UTC)
         reach("deliver.before_request")
         with understood(self.tool.name, batch.operation):
@@ -213,30 +226,30 @@ class Sending:
         except KundenkreisError as error:
             self._settle_failure(answered, error)
             return None
-        rows = len(answered.package.batch.rows)
+        keys = [row.key for row in answered.package.batch.rows]
         if isinstance(outcomes, Submitted):
             reach("deliver.before_job_stored")
-            ledger.mark_sent(self.settler, answered.requested, outcomes.job_id)
-            self.sent += rows
+            ledger.mark_sent(self.settler, answered.batch_id, outcomes.job_id)
+            self.sent += len(keys)
             return replace(answered, job_id=outcomes.job_id)
-        self.sent += rows if not answered.job_id else 0
+        self.sent += len(keys) if not answered.job_id else 0
         self.found_to_exist |= any(one.reason_code == CONTACT_EXISTS for one in outcomes)
         reach("deliver.before_settle")
-        self._record(answered, [*outcomes, *answered.package.done_already])
+        ledger.settle(
+            self.settler,
+            self.entries.run_id,
+            answered.batch_id,
+            keys,
+            outcomes,
+            answered.sent_at,
+        )
         return None
 
     def _settle_failure(self, answered: _UnderWay, error: KundenkreisError) -> None:
         """Rows whose request has no usable answer are unknown. Those of a job stay with it."""
-        self._record(answered, answered.package.done_already)
-        if answered.job_id and not isinstance(error, JobLost):
-            self.failures.append(error)
-            return
-        code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
-        ledger.mark_unknown(self.settler, answered.requested, code, answered.sent_at)
         if not isinstance(error, JobLost):
             self.failures.append(error)
-
-    def _record(self, answered: _UnderWay, outcomes: list[Outcome] | tuple[Outcome, ...]) -> None:
-        ledger.settle(
-            self.settler, self.entries.run_id, answered.attempts, outcomes, answered.sent_at
-        )
+            if answered.job_id:
+                return
+        code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
+        ledger.mark_unknown(self.settler, answered.batch_id, code, answered.sent_at)

@@ -41,20 +41,20 @@ from (
     select distinct on (read_states.address)
         read_states.*,
         coalesce(
-            delivered_state.creation_attempted_at is not null
+            effective_state.creation_attempted_at is not null
             and (
                 read_states.state_changed_at is null
                 or read_states.state_changed_at
-                < delivered_state.creation_attempted_at + interval '1 day'
+                < effective_state.creation_attempted_at + interval '1 day'
             ),
             false
         ) as is_echo
     from read_states
-    left join activation.delivered_state
+    left join activation.effective_state
         on
-            delivered_state.destination = %(destination)s
-            and delivered_state.audience = ''
-            and delivered_state.address = read_states.address
+            effective_state.destination = %(destination)s
+            and effective_state.audience = ''
+            and effective_state.address = read_states.address
     order by read_states.address, (read_states.state = 'subscribed'), read_states.state
 ) as incoming
 on conflict (destination, address) do update set

@@ -123,7 +123,10 @@ def schema_relations() -> list[Relation]:
     folder = repository_root() / "plugins" / "kundenkreis" / "warehouse"
     texts = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("schema*.sql"))]
     found = [relation for text in texts for relation in _tables(text)]
-    return found + [view for text in texts for view in _views(text, found)]
+    for text in texts:
+        for view in _views(text, found):
+            found.append(view)  # a later view may stand on it
+    return found
 
 
 # --------------------------------------------------------------------------- from dbt
@@ -187,8 +190,8 @@ def _table_columns(body: str) -> Iterator[Column]:
         above = ""
 
 
-def _views(text: str, tables: list[Relation]) -> Iterator[Relation]:
-    """Views whose columns are a table's, aggregates of these, counts, or cast to a type."""
+def _views(text: str, relations: list[Relation]) -> Iterator[Relation]:
+    """Views whose columns are a relation's, aggregates of these, counts, or cast to a type."""
     pattern = (
         r"((?:^--[^\n]*\n)+)create or replace view (\w+)\.(\w+) as\nselect\n(.*?)^from \w+\.(\w+)"
     )
@@ -198,7 +201,7 @@ def _views(text: str, tables: list[Relation]) -> Iterator[Relation]:
     for comment, schema, name, body, source in found:
         if schema not in _PARTS:
             continue
-        types = {c.name: c.type for table in tables if table.name == source for c in table.columns}
+        types = {c.name: c.type for one in relations if one.name == source for c in one.columns}
         meaning, grain = _split_grain(_uncommented(comment))
         yield Relation(schema, name, meaning, grain, tuple(_view_columns(body, types)))
 

@@ -76,6 +76,7 @@ def export_person(connection: psycopg.Connection, subject: str) -> dict[str, Any
         for step in steps_of(connection, place, person):
             if not step.of_others:
                 _add(places, step, _rows(connection, step))
+    _add_rows_under_way(connection, person, places)
     if live is not None:
         _add_views(connection, live, person, places)
     if not any(held["tables"] for held in places.values()):
@@ -149,6 +150,19 @@ def _add(places: dict[str, Any], step: Step, rows: list[Any]) -> None:
     known = held["tables"].setdefault(step.table, [])
     # One row may be found by its key and by its address.
     known += [row for row in rows if row not in known]
+
+
+def _add_rows_under_way(
+    connection: psycopg.Connection, person: Person, places: dict[str, Any]
+) -> None:
+    """The person's rows of batches under way, each of which holds those of others as well."""
+    step = Step(
+        "activation",
+        "rows_under_way",
+        sql.SQL("t.customer_id = any(%(customers)s) or t.address = any(%(addresses)s)"),
+        {"customers": sorted(person.customers), "addresses": sorted(person.addresses)},
+    )
+    _add(places, step, _rows(connection, step))
 
 
 def _add_views(

@@ -40,6 +40,9 @@ RECORD_COLUMNS = (
 )
 LINK_COLUMNS = ("linked_source", "linked_record_type", "linked_source_id")
 ADDRESS_COLUMNS = ("address", "email")
+# Of the rows of a batch under way, which is one row of its table.
+CUSTOMER_LISTS = ("customer_ids",)
+ADDRESS_LISTS = ("addresses",)
 NODE_COLUMNS = ("component", "connection", "identity_key", "telephone_key", "link_key")
 PAYLOAD_COLUMNS = ("payload",)
 
@@ -71,6 +74,31 @@ _CONTACT_COLUMNS = ("email", "address", "first_name", "last_name", "phone_e164")
 LEDGER_WITHOUT_PERSON = sql.SQL(
     "plan_row_id = 'erased ' || attempt_id, customer_id = '', address = '', attributes = '{}', "
     "payload_hash = '', vendor_reference = null, reason = null"
+)
+
+# The same in a batch under way, whose rows the ledger gets when its outcome is known.
+_BATCH_COLUMNS = {
+    "plan_row_ids": "'erased ' || t.batch_id || '.' || planned.position",
+    "customer_ids": "''",
+    "addresses": "''",
+    "attributes": "null",
+    "payload_hashes": "''",
+}
+_IN_BATCH = """{column} = (
+    select array_agg(
+        case
+            when planned.address = any(%(addresses)s) or planned.customer_id = any(%(customers)s)
+                then {emptied}
+            else planned.value
+        end
+        order by planned.position
+    )
+    from unnest(t.addresses, t.customer_ids, t.{column}) with ordinality
+        as planned (address, customer_id, value, position)
+)"""
+BATCH_WITHOUT_PERSON = sql.SQL(", ").join(
+    sql.SQL(_IN_BATCH).format(column=sql.Identifier(column), emptied=sql.SQL(emptied))
+    for column, emptied in _BATCH_COLUMNS.items()
 )
 
 
@@ -421,6 +449,10 @@ def conditions_on(columns: set[str]) -> Iterator[sql.Composable]:
     for name in ADDRESS_COLUMNS:
         if name in columns:
             yield sql.SQL("t.{} = any(%(addresses)s)").format(sql.Identifier(name))
+    for lists, parameter in ((CUSTOMER_LISTS, "customers"), (ADDRESS_LISTS, "addresses")):
+        for name in lists:
+            if name in columns:
+                yield sql.SQL("t.{} && {}").format(sql.Identifier(name), sql.Placeholder(parameter))
 
 
 def _parameters(person: Person) -> dict[str, Any]:
@@ -531,6 +563,13 @@ def _activation_steps(
         if not conditions or (keeps_states and table == "subscriber_states"):
             continue
         where: sql.Composable = sql.SQL(" or ").join(conditions)
+        if table == "batches_under_way":
+            # What is under way is in doubt, and so keeps a lead from being due.
+            if not keeps_states:
+                yield Step(
+                    "activation", table, where, parameters, BATCH_WITHOUT_PERSON, of_others=True
+                )
+            continue
         if keeps_states and table == "delivered_state":
             where = sql.SQL("({}) and not t.is_member and not t.in_doubt").format(where)
         assignments = LEDGER_WITHOUT_PERSON if table == "ledger" else None

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from kundenkreis.activation import ledger
 from kundenkreis.destinations.base import normalise_address
 from kundenkreis.errors import CredentialError
 from kundenkreis.privacy.erasure import Errand, begin, resume
@@ -56,7 +57,7 @@ where
     and not exists (
         select 1
         from {intermediate}.int_customer_addresses as own
-        inner join activation.delivered_state as delivered on own.address = delivered.address
+        inner join activation.effective_state as delivered on own.address = delivered.address
         where
             own.customer_id = wide.customer_id and (delivered.is_member or delivered.in_doubt)
     )
@@ -109,6 +110,7 @@ def apply_retention(
     end = datetime.combine(as_of_date + timedelta(days=1), time(), errand.settings.model.zone)
     counts: dict[str, int] = {}
     with connect(errand.dsn, application_name="kundenkreis retention") as connection:
+        counts["batches"] = _end_forgotten_batches(connection, errand, end, dry_run)
         for name, step in _steps(connection, errand, end):
             rows = step.count(connection) if dry_run else step.run(connection)
             counts[name] = counts.get(name, 0) + rows
@@ -305,7 +307,7 @@ def _activation(
     connection: psycopg.Connection, errand: Errand, end: datetime
 ) -> Iterator[tuple[str, Step]]:
     days = errand.settings.retention
-    plans, ledger = end - timedelta(days=days.plan_days), end - timedelta(days=days.ledger_days)
+    plans, persons = end - timedelta(days=days.plan_days), end - timedelta(days=days.ledger_days)
     newest = "(select coalesce(max(publication_id), 0) from history.publications)"
     if exists(connection, "activation", "plan_rows"):
         yield (
@@ -338,7 +340,7 @@ def _activation(
             sql.SQL(
                 "t.intended_at < %(before)s and t.address <> '' and t.publication_id <> " + newest
             ),
-            {"before": ledger},
+            {"before": persons},
             LEDGER_WITHOUT_PERSON,
         ),
     )
@@ -346,6 +348,23 @@ def _activation(
         "drift_rows",
         _older("activation", "drift", "observed_at", end - timedelta(days=days.drift_days)),
     )
+
+
+def _end_forgotten_batches(
+    connection: psycopg.Connection, errand: Errand, end: datetime, dry_run: bool
+) -> int:
+    """Batches under way as old as plans that go, of a tool that was disconnected for instance.
+
+    Their rows become attempts and stay in doubt. Returns the number of batches.
+    """
+    before = end - timedelta(days=errand.settings.retention.plan_days)
+    found = connection.execute(
+        "select batch_id from activation.batches_under_way where intended_at < %s order by 1",
+        (before,),
+    ).fetchall()
+    for (batch_id,) in () if dry_run else found:
+        ledger.mark_unknown(connection, batch_id, "interrupted")
+    return len(found)
 
 
 def _older(schema: str, table: str, column: str, before: datetime) -> Step:

@@ -190,7 +190,7 @@ def _marts_facts() -> MartsFacts:
     columns["marts", "customer_360"] = frozenset(marts.REQUIRED_COLUMNS["customer_360"])
     for table in ("customer_ids", "stage_changes", "rfm_segment_changes"):
         columns["history", table] = frozenset()
-    columns["activation", "ledger"] = frozenset()
+    columns["activation", "rows_under_way"] = frozenset()
     level, share = History(recent=(1_000.0,) * 14), History(recent=(0.3,) * 14)
     history = {
         ("customer_360", "customers"): level,

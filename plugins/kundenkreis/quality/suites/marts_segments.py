@@ -389,7 +389,7 @@ def kpi_holdout_lift(settings: Settings, facts: MartsFacts) -> Iterator[Any]:
 
 def _no_holdout_delivered(facts: MartsFacts) -> Iterator[Any]:
     """What the last publication sent; the plan of this one is tested before it is sent."""
-    if not comparable(facts) or not facts.exists("activation", "ledger"):
+    if not comparable(facts) or not facts.exists("activation", "rows_under_way"):
         return
     yield rule(
         "segment_members",
@@ -397,13 +397,19 @@ def _no_holdout_delivered(facts: MartsFacts) -> Iterator[Any]:
         "Nobody who is held out of a segment was sent it from the last publication.",
         """
             select attempt.destination, attempt.segment, attempt.customer_id, attempt.attempt_id
-            from activation.ledger as attempt
+            from (
+                select destination, segment, customer_id, attempt_id, operation, publication_id
+                from activation.ledger
+                where state in ('confirmed', 'unknown')
+                union all
+                select destination, segment, customer_id, null, operation, publication_id
+                from activation.rows_under_way
+            ) as attempt
             inner join marts.segment_members as published
                 on published.segment = attempt.segment
                 and published.customer_id = attempt.customer_id
             where published.is_holdout
                 and attempt.operation = 'add'
-                and attempt.state in ('intended', 'sent', 'confirmed', 'unknown')
                 and attempt.publication_id = (
                     select max(publication_id) from history.publications
                 )
