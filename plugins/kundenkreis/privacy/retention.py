@@ -110,10 +110,13 @@ def apply_retention(
     end = datetime.combine(as_of_date + timedelta(days=1), time(), errand.settings.model.zone)
     counts: dict[str, int] = {}
     with connect(errand.dsn, application_name="kundenkreis retention") as connection:
-        counts["batches"] = _end_forgotten_batches(connection, errand, end, dry_run)
+        counts["batches"] = _end_forgotten_batches(connection, errand, end)
         for name, step in _steps(connection, errand, end):
             rows = step.count(connection) if dry_run else step.run(connection)
             counts[name] = counts.get(name, 0) + rows
+        if dry_run:
+            # What has become of batches is counted with the rest, and is not to stay.
+            connection.rollback()
     with connect(errand.dsn, application_name="kundenkreis retention") as connection:
         leads = _due_leads(connection, errand, end)
     if not leads or dry_run:
@@ -350,9 +353,7 @@ def _activation(
     )
 
 
-def _end_forgotten_batches(
-    connection: psycopg.Connection, errand: Errand, end: datetime, dry_run: bool
-) -> int:
+def _end_forgotten_batches(connection: psycopg.Connection, errand: Errand, end: datetime) -> int:
     """Batches under way as old as plans that go, of a tool that was disconnected for instance.
 
     Their rows become attempts and stay in doubt. Returns the number of batches.
@@ -362,7 +363,7 @@ def _end_forgotten_batches(
         "select batch_id from activation.batches_under_way where intended_at < %s order by 1",
         (before,),
     ).fetchall()
-    for (batch_id,) in () if dry_run else found:
+    for (batch_id,) in found:
         ledger.mark_unknown(connection, batch_id, "interrupted")
     return len(found)
 
