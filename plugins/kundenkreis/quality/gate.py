@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -213,8 +214,10 @@ def _suites(
             # A backfill is shown to nobody, so it can break no reader.
             shown = marts_schema != BACKFILL
             known = facts.marts_facts(connection, settings, marts_schema, as_of_date, run_id)
-            agreed = agreements.found(dsn, settings, known)
-            found = marts.suites(settings, replace(known, agreed=agreed))
+            with ThreadPoolExecutor(1) as beside:
+                measuring = beside.submit(facts.with_measures, connection, settings, known)
+                agreed = agreements.found(dsn, settings, known)
+            found = marts.suites(settings, replace(measuring.result(), agreed=agreed))
             rejected = rejections.of_models(connection, run_id, marts_schema)
             return [
                 *([contract.suite(marts_schema, open_, stale)] if shown else []),
