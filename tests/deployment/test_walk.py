@@ -35,7 +35,7 @@ from kundenkreis.warehouse.embedded import EmbeddedServer
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         os.environ.get("KUNDENKREIS_TEST_DEPLOYMENT") != "1",
         reason="takes minutes; make test-deployment runs it",
@@ -231,7 +231,7 @@ def _approve_in_airflow(walker: Walker, block: Block) -> None:
     log = walker.folder.parent / "up.log"
     process = walker.in_second_terminal(block, log)
     try:
-        _wait(lambda: "Press Ctrl-C" in log.read_text(), 240, log)
+        _wait(lambda: "Press Ctrl-C" in log.read_text(), 400, log)
         _assert_shows(log.read_text(), block.shown)
         with _logged_in(log.read_text()) as ui:
             open_questions = "/api/v2/dags/~/dagRuns/~/hitlDetails?response_received=false"
@@ -245,7 +245,7 @@ def _approve_in_airflow(walker: Walker, block: Block) -> None:
             run = (
                 f"/api/v2/dags/customer_lifecycle/dagRuns/{question['task_instance']['dag_run_id']}"
             )
-            _wait(lambda: ui.get(run).json()["state"] in ("success", "failed"), 240, log)
+            _wait(lambda: ui.get(run).json()["state"] in ("success", "failed"), 400, log)
             assert ui.get(run).json()["state"] == "success"
         run_id = question["task_instance"]["dag_run_id"]
         decided = "select segment, decision, decided_by, decided_in, note, run_id from "
