@@ -239,8 +239,10 @@ def _approve_in_airflow(walker: Walker, block: Block) -> None:
             (question,) = ui.get(open_questions).json()["hitl_details"]
             _assert_tells_what_to_decide(walker, question)
             waits = "/api/v2/dags/~/dagRuns/~/taskInstances?state=awaiting_input&state=deferred"
-            # The task is parked a moment after its question shows.
+            # The task is parked a moment after its question shows. An answer within the next second
+            # finds a scheduler (Airflow 3.3) that has not noticed, and calls the task lost.
             _wait(lambda: ui.get(waits).json()["task_instances"], 60, log)
+            time.sleep(10)
             _press(ui, question, "Approve")
             run = (
                 f"/api/v2/dags/customer_lifecycle/dagRuns/{question['task_instance']['dag_run_id']}"
