@@ -318,8 +318,8 @@ def stage_changes_alike(facts: MartsFacts) -> str:
     alike = changes_alike(
         "history_stage_changes", facts, "from_stage", "to_stage", _stages_now(facts)
     )
-    stage_checksum = checksum_of("customer_id", "stage")
-    code_checksum = checksum_of("customer_id", "rfm_code")
+    stage_checksum = checksum_of("stage")
+    code_checksum = checksum_of("rfm_code")
     return f"""
         select
             recorded.is_alike and wide.checksum = recorded.checksum,

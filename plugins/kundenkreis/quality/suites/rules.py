@@ -236,9 +236,7 @@ def changes_alike(table: str, facts: MartsFacts, from_column: str, to_column: st
     again is taken away, and what they have now must be over; summed up as checksums, which needs no
     sorting of a history that only grows. The checksum of now is its second column.
     """
-    left, taken, value = (
-        checksum_of("customer_id", column) for column in (from_column, to_column, "value")
-    )
+    left, taken, value = (checksum_of(column) for column in (from_column, to_column, "value"))
     return f"""
         select changed.checksum = present.checksum, present.checksum
         from (
@@ -252,9 +250,9 @@ def changes_alike(table: str, facts: MartsFacts, from_column: str, to_column: st
     """
 
 
-def checksum_of(customer_id: str, value: str) -> str:
-    """SQL for the checksum of a customer's value; null where there is none."""
-    return f"hashtextextended({value}, hashtextextended({customer_id}, 0))"
+def checksum_of(value: str) -> str:
+    """SQL for the checksum of a customer's value, a column; null where there is none."""
+    return f"hashtextextended({value}, hashtextextended(customer_id, 0))"
 
 
 def _every_change(table: str, facts: MartsFacts, *columns: str) -> str:
