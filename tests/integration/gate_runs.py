@@ -82,12 +82,8 @@ def run(
 
     monkeypatch.setattr(checkpoint, "_build_data_docs", spy)
     monkeypatch.setattr(gate_module, "run_checkpoint", both)
-    said: list[str] = []
-    summary = failure = None
     try:
-        summary = run_gate(gate, settings, dsn, run_id, as_of_date, marts_schema, said.append)
-    except GateFailure as error:
-        failure = str(error)
+        summary, failure, said = _judged(gate, settings, dsn, run_id, as_of_date, marts_schema)
     finally:
         monkeypatch.setattr(checkpoint, "_build_data_docs", build)
         monkeypatch.setattr(gate_module, "run_checkpoint", checkpoint.run_checkpoint)
@@ -106,15 +102,22 @@ def verdicts(
     as_of_date: date = AS_OF,
 ) -> GateRun:
     """As `run`, without Great Expectations: for tests that look at verdicts and messages only."""
-    said: list[str] = []
-    summary = failure = None
     with pytest.MonkeyPatch.context() as patch:
         direct_evaluation.use_in_gates(patch)
-        try:
-            summary = run_gate(gate, settings, dsn, run_id, as_of_date, marts_schema, said.append)
-        except GateFailure as error:
-            failure = str(error)
+        summary, failure, said = _judged(gate, settings, dsn, run_id, as_of_date, marts_schema)
     return GateRun(_results(dsn, run_id, gate), summary, failure, said, {}, [])
+
+
+def _judged(
+    gate: str, settings: Settings, dsn: str, run_id: str, as_of_date: date, schema: str | None
+) -> tuple[dict[str, Any] | None, str | None, list[str]]:
+    """What a gate returned, the text of its GateFailure, and what it said."""
+    said: list[str] = []
+    try:
+        found = run_gate(gate, settings, dsn, run_id, as_of_date, schema, said.append)
+    except GateFailure as error:
+        return None, str(error), said
+    return found, None, said
 
 
 def _results(dsn: str, run_id: str, gate: str) -> dict[str, dict[str, Any]]:
