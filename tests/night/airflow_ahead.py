@@ -1,7 +1,8 @@
 """Airflow imported and its task API made, before anything is known of the run to come.
 
 Airflow makes one router per version of its task API, which takes a process seven seconds. Imported
-as a library Airflow reads no settings of a run; `initialise` does so where a run begins.
+as a library Airflow reads no settings of a run; `initialise_with_the_dag` lets it do so where one
+begins.
 """
 
 from __future__ import annotations
