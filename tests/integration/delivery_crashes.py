@@ -153,7 +153,9 @@ class Story:
         self.withdraw(self.known[0])
 
     def withdraw(self, address: str) -> None:
-        """Somebody leaves, inside the tool."""
+        """Somebody leaves, inside the tool; not before it has done what it took until now."""
+        while self.jobs and any(self.jobs.glob("*.job")):
+            time.sleep(0.005)
         self.sandbox.unsubscribe(self.vendor, address)
         self.withdrawn_at[address] = self._last_request()
 

@@ -27,7 +27,7 @@ create schema if not exists intermediate_blue;
 drop table if exists intermediate_blue.int_value_statistics;
 create table intermediate_blue.int_value_statistics (
     customer_id text, repeat_order_days integer, days_to_last_order integer,
-    days_observed integer, mean_repeat_order_value numeric(24, 10),
+    days_observed integer, mean_repeat_order_value double precision,
     calibration_repeat_order_days integer, calibration_days_to_last_order integer,
     calibration_days_observed integer, holdout_order_days integer
 )
@@ -303,7 +303,7 @@ def test_a_night_publishes_values_and_their_parameters(warehouse_dsn: str) -> No
     # The value of an order is the note's formula, computed in SQL.
     rows = query(
         warehouse_dsn,
-        "select s.repeat_order_days, coalesce(s.mean_repeat_order_value, 0)::float8, "
+        "select s.repeat_order_days, coalesce(s.mean_repeat_order_value, 0), "
         "v.expected_order_value::float8, v.expected_orders_90d, v.clv_90d::float8, "
         "h.order_value_p, h.order_value_q, h.order_value_v "
         "from marts.customer_value as v inner join intermediate_blue.int_value_statistics as s "

@@ -23,10 +23,15 @@ FIRST_NIGHT = date(2026, 6, 30)
 
 @dataclass
 class Household:
-    """One warehouse and one sandbox, and the command over them."""
+    """One warehouse and one sandbox, and the command over them.
+
+    direct_gates: the gates of its nights do without Great Expectations, which takes a third of a
+    small night (see `direct_evaluation`); test_night.py has it in all of them.
+    """
 
     dsn: str
     sandbox: Any
+    direct_gates: bool = False
 
     def run(
         self, as_of: date, failpoint: str = "", check: bool = False, **environment: str
@@ -66,6 +71,7 @@ class Household:
             "AIRFLOW_CONN_WAREHOUSE": self.dsn,
             "KUNDENKREIS_FAILPOINT": failpoint,
             "COLUMNS": "200",
+            **({preloaded.DIRECT_GATES: "1"} if self.direct_gates else {}),
             **(more or {}),
         }
 
@@ -167,12 +173,12 @@ def household(
 
     with ExitStack() as stack:
 
-        def make(customers: int = 150, seed: int = 11) -> Household:
+        def make(customers: int = 150, seed: int = 11, *, direct_gates: bool = False) -> Household:
             home = tmp_path_factory.mktemp("sandbox")
             sandbox = stack.enter_context(
                 running_sandbox(home, customers=customers, seed=seed, until=FIRST_NIGHT)
             )
-            return Household(new_module_warehouse(), sandbox)
+            return Household(new_module_warehouse(), sandbox, direct_gates)
 
         yield make
 

@@ -2,8 +2,7 @@
 
 A small night spends much of its time on importing them. multiprocessing's fork server does so once
 for all nights of a test worker; each command is still a process apart, with an environment and
-output of its own, that can be killed. Airflow is not among them, because it reads its settings when
-it is imported.
+output of its own, that can be killed.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ from pathlib import Path
 
 from tests import shared_parses
 
+DIRECT_GATES = "KUNDENKREIS_TEST_DIRECT_GATES"
+"""Of a command's environment: its gates ask their queries without Great Expectations."""
+
 _LIBRARIES = [
     "alembic",
     "cadwyn",
@@ -31,6 +33,8 @@ _LIBRARIES = [
     "great_expectations",
     "scipy.optimize",
     "scipy.special",
+    "tests.integration.direct_evaluation",
+    "tests.night.airflow_ahead",
 ]
 
 
@@ -60,7 +64,10 @@ def call(
 def _command(
     arguments: tuple[str, ...], environment: dict[str, str], outputs: tuple[Path, Path]
 ) -> None:
-    assert "airflow" not in sys.modules
+    from kundenkreis.quality import gate
+    from tests.integration import direct_evaluation
+    from tests.night import airflow_ahead
+
     gc.freeze()  # what is loaded stays as long as the process
     gc.set_threshold(100_000, 50, 100)
     for descriptor, output in enumerate(outputs, start=1):
@@ -68,5 +75,8 @@ def _command(
     os.environ.clear()
     os.environ.update(environment)
     shared_parses.install(Path(environment[shared_parses.FOLDER_VARIABLE]))
+    airflow_ahead.initialise_with_the_dag()
+    if DIRECT_GATES in environment:
+        gate.run_checkpoint = direct_evaluation.evaluate
     sys.argv = ["kundenkreis", *arguments]
     runpy.run_module("kundenkreis", run_name="__main__")

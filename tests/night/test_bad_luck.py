@@ -51,7 +51,7 @@ def _news(asked: list[Asked]) -> set[tuple[str, str, str]]:
 def test_failed_nights_say_why_and_the_next_one_ends_right(
     household: Callable[..., Household], told: tuple[dict[str, str], list[Asked]]
 ) -> None:
-    home = household(customers=100, seed=5)
+    home = household(customers=100, seed=5, direct_gates=True)
     alerts, asked = told
 
     home.sandbox.faults(vendor="hubspot", kind="unauthorised", times=-1)

@@ -25,7 +25,7 @@ PLACES = [
 def test_killed_anywhere_and_run_again_ends_the_same(
     household: Callable[..., Household],
 ) -> None:
-    disturbed, calm = household(seed=23), household(seed=23)
+    disturbed, calm = (household(seed=23, direct_gates=True) for _ in range(2))
     with ThreadPoolExecutor(1) as background:
         undisturbed = background.submit(calm.run, FIRST_NIGHT, check=True)
         for place in PLACES:

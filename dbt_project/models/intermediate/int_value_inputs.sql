@@ -27,7 +27,7 @@ summed as (
         sum(orders_count) as orders_count,
         sum(revenue) as revenue,
         cast(
-            avg(case when order_day_number > 1 then revenue end) as numeric(24, 10)
+            avg(case when order_day_number > 1 then revenue end) as {{ dbt.type_float() }}
         ) as mean_repeat_order_value,
         max(case when order_date <= {{ known_before }} then order_date end)
             as last_order_date_before,

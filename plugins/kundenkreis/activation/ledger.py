@@ -64,6 +64,7 @@ attempts as materialized (
         planned.customer_id,
         planned.address,
         cast(coalesce(planned.attributes, '{}') as jsonb) as attributes,
+        coalesce(planned.attributes like '%%null%%', false) as may_clear,
         planned.payload_hash,
         coalesce(planned.state, %(usual_state)s) as state,
         coalesce(planned.reason_code, %(usual_code)s) as reason_code,
@@ -100,8 +101,11 @@ confirmed as (
     )
     select
         destination, audience, address, customer_id, segment, operation = 'add',
-        jsonb_strip_nulls(attributes),
-        coalesce(nullif(attributes, jsonb_strip_nulls(attributes)), '{}'),
+        case when may_clear then jsonb_strip_nulls(attributes) else attributes end,
+        case
+            when may_clear then coalesce(nullif(attributes, jsonb_strip_nulls(attributes)), '{}')
+            else '{}'
+        end,
         payload_hash, creation_attempted_at, publication_id, clock_timestamp()
     from attempts
     where state = 'confirmed' and address <> ''

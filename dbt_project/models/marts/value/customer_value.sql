@@ -46,9 +46,9 @@ final as (
         cast(p_alive as {{ dbt.type_float() }}) as p_alive,
         cast(expected_orders_90d as {{ dbt.type_float() }}) as expected_orders_90d,
         cast(expected_orders_365d as {{ dbt.type_float() }}) as expected_orders_365d,
-        cast(expected_order_value as numeric(18, 4)) as expected_order_value,
-        cast(expected_orders_90d * expected_order_value as numeric(18, 4)) as clv_90d,
-        cast(expected_orders_365d * expected_order_value as numeric(18, 4)) as clv_365d,
+        {{ amount_of_float('expected_order_value') }} as expected_order_value,
+        {{ amount_of_float('expected_orders_90d * expected_order_value') }} as clv_90d,
+        {{ amount_of_float('expected_orders_365d * expected_order_value') }} as clv_365d,
         cast({{ add_days(as_of_date(), 'expected_next_order_days') }} as date)
             as expected_next_order_date
     from scored
