@@ -165,6 +165,14 @@ def test_every_setting_is_in_force(running: EmbeddedServer) -> None:
     assert durability == ("on", "on")  # the delivery ledger relies on it
 
 
+def test_it_sorts_by_bytes_without_asking_libc(running: EmbeddedServer) -> None:
+    with psycopg.connect(running.dsn()) as connection:
+        row = connection.execute(
+            "select datlocprovider, datlocale from pg_database where datname = current_database()"
+        ).fetchone()
+    assert row == ("b", "C.UTF-8")
+
+
 def test_its_log_repeats_no_statement(running: EmbeddedServer) -> None:
     with psycopg.connect(running.dsn(), autocommit=True) as connection:
         connection.execute("create temporary table people (email text primary key)")

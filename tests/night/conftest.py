@@ -25,7 +25,7 @@ FIRST_NIGHT = date(2026, 6, 30)
 class Household:
     """One warehouse and one sandbox, and the command over them.
 
-    direct_gates: the gates of its nights do without Great Expectations, which takes a third of a
+    direct_gates: the gates of its nights do without Great Expectations, which takes seconds of a
     small night (see `direct_evaluation`); test_night.py has it in all of them.
     """
 

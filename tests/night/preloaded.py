@@ -64,7 +64,8 @@ def call(
 def _command(
     arguments: tuple[str, ...], environment: dict[str, str], outputs: tuple[Path, Path]
 ) -> None:
-    from kundenkreis.quality import gate
+    import pytest
+
     from tests.integration import direct_evaluation
     from tests.night import airflow_ahead
 
@@ -77,6 +78,6 @@ def _command(
     shared_parses.install(Path(environment[shared_parses.FOLDER_VARIABLE]))
     airflow_ahead.initialise_with_the_dag()
     if DIRECT_GATES in environment:
-        gate.run_checkpoint = direct_evaluation.evaluate
+        direct_evaluation.use_in_gates(pytest.MonkeyPatch())
     sys.argv = ["kundenkreis", *arguments]
     runpy.run_module("kundenkreis", run_name="__main__")
