@@ -52,7 +52,6 @@ GROUPS = {
         "lifecycle_transitions",
     ),
     "value inputs": (
-        "int_customers_with_changed_value",
         "int_value_inputs",
         "int_value_statistics",
         "int_changed_products",
