@@ -10,7 +10,7 @@ KEEP ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-fast test-deployment bench chaos lint audit dbt-parse dbt-docs docs \
+.PHONY: help install demo up test test-fast test-nights test-deployment bench chaos lint audit dbt-parse dbt-docs docs \
 	format lock secrets clean stop
 
 help: ## List the targets
@@ -24,8 +24,11 @@ demo: $(VENV)/.runtime ## Run a night on a sandbox shop: vendor APIs to email to
 up: $(VENV)/.runtime ## Start Airflow with its UI; prints the address and the login
 	@$(BIN)/kundenkreis up
 
-test: $(VENV)/.development ## Run all tests, with a real PostgreSQL and the whole DAG
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.development ## Run the tests, with a real PostgreSQL and the whole DAG
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not trouble"
+
+test-nights: $(VENV)/.development ## Run nights that are killed, fail or erase somebody, and the nights after them
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m trouble tests/night
 
 test-fast: $(VENV)/.development ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit

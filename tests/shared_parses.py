@@ -40,7 +40,7 @@ def _shared(folder: Path) -> Callable[..., Any]:
         colour = variables.get("marts_schema")
         of_blue = {**variables, "marts_schema": BLUE} if colour else variables
         own, shared = target / _FILE, folder / _name(of_blue)
-        _prepare_dbt()
+        _prepare_dbt(folder)
         with _locked(shared):
             if shared.exists() and not _is_copy(own, shared):
                 shutil.copy2(shared, own)
@@ -88,14 +88,17 @@ def _put(node: Any, part: str, name: str) -> None:
         node.relation_name = relation.replace(f'"{before}".', f'"{name}".', 1)
 
 
-def _prepare_dbt() -> None:
-    """Let dbt take up a parse for another server or database."""
+def _prepare_dbt(folder: Path) -> None:
+    """Let dbt take up a parse for another server or database, and compiled templates as well."""
     from dbt.contracts.files import FileHash
     from dbt.parser.manifest import ManifestLoader
     from dbt_common.behavior_flags import BehaviorFlagRendered
 
+    from tests import quick_dbt
+
     if hasattr(ManifestLoader, "is_prepared"):
         return
+    quick_dbt.install(folder / "templates")
     state_check = ManifestLoader.build_manifest_state_check
     read = ManifestLoader.read_manifest_for_partial_parse
 

@@ -13,7 +13,7 @@ from kundenkreis.settings import repository_root
 from tests.http_server import Asked, json_answer, serving
 from tests.night.conftest import FIRST_NIGHT, Household
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.night, pytest.mark.trouble]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from kundenkreis.settings import home
 from tests.night.conftest import FIRST_NIGHT, Household, last_json
 
-pytestmark = [pytest.mark.integration, pytest.mark.night]
+pytestmark = [pytest.mark.integration, pytest.mark.night, pytest.mark.trouble]
 
 # Until then some old customers buy again, with their old accounts.
 SECOND_NIGHT = FIRST_NIGHT + timedelta(days=12)

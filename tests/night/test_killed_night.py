@@ -10,7 +10,7 @@ import pytest
 
 from tests.night.conftest import FIRST_NIGHT, Household
 
-pytestmark = [pytest.mark.integration, pytest.mark.night]
+pytestmark = [pytest.mark.integration, pytest.mark.night, pytest.mark.trouble]
 
 # In the order in which a night reaches them. Each kill is followed by a run that is killed at the
 # next place, and the last one by two runs at once that are left alone.
