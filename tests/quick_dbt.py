@@ -27,6 +27,9 @@ from dbt_common.clients.jinja import MacroFuzzEnvironment
 from dbt_common.events.base_types import EventLevel
 from dbt_common.events.event_manager import EventManager
 
+TEMPLATES = "templates"
+"""Folder for compiled templates, within the one of the shared parses."""
+
 
 def install(folder: Path) -> None:
     """Let dbt in this process keep what it makes; other processes find templates in the folder."""

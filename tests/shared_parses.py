@@ -98,7 +98,7 @@ def _prepare_dbt(folder: Path) -> None:
 
     if hasattr(ManifestLoader, "is_prepared"):
         return
-    quick_dbt.install(folder / "templates")
+    quick_dbt.install(folder / quick_dbt.TEMPLATES)
     state_check = ManifestLoader.build_manifest_state_check
     read = ManifestLoader.read_manifest_for_partial_parse
 

@@ -130,6 +130,10 @@ def _run_here(folder: Path, commands: list[dict[str, Any]]) -> None:
     """What the process does: dbt's results of each command go to a file of their own."""
     from dbt.cli.main import dbtRunner
 
+    sys.path.insert(0, str(repository_root()))
+    from tests import quick_dbt, shared_parses
+
+    quick_dbt.install(Path(os.environ[shared_parses.FOLDER_VARIABLE]) / quick_dbt.TEMPLATES)
     project = str(repository_root() / "dbt_project")
     options = ["--target", "duckdb", "--project-dir", project, "--profiles-dir", project]
     options += ["--target-path", str(folder), "--log-path", str(folder)]
