@@ -12,7 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +47,6 @@ LOCK_NAMESPACE = 7_202_612
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
 _FETCHED_ROWS = 2000
-# PostgreSQL takes longer to settle a batch than a near tool to answer it, on one core for each.
-_SETTLERS = 2
 
 # What a delivery may send: the planned rows; or, of those that the size guard held, the ones of
 # audiences whose very plan somebody approved. Nothing else ever releases a held row.
@@ -200,7 +198,6 @@ class _Delivery:
     tool: Destination
     reader: psycopg.Connection
     recorder: psycopg.Connection
-    settlers: Sequence[psycopg.Connection]
     writer: psycopg.Connection
     progress: Callable[[str], None]
     suppressions: Suppressions
@@ -265,31 +262,17 @@ def deliver(
     with (
         _not_collecting_what_stays(),
         closing(open_tool(destination, tool_settings, resolve)) as tool,
-        ExitStack() as connections,
+        connect(dsn, application_name=f"kundenkreis plan {destination}") as reader,
+        connect(dsn, application_name=f"kundenkreis record {destination}") as recorder,
+        connect(dsn, application_name=f"kundenkreis deliver {destination}") as writer,
     ):
-
-        def connected(task: str) -> psycopg.Connection:
-            name = f"kundenkreis {task} {destination}"
-            return connections.enter_context(connect(dsn, application_name=name))
-
-        reader, recorder, writer = connected("plan"), connected("record"), connected("deliver")
-        settlers = [connected("settle") for _ in range(_SETTLERS)]
         entries = Entries(publication_id, run_id, destination)
         patience = Patience(tool_settings.max_job_minutes, sleep, monotonic)
         with Suppressions(
             entries, tool, tool_settings, resolve, dsn, writer, progress, monotonic
         ) as suppressions:
             job = _Delivery(
-                entries,
-                tool,
-                reader,
-                recorder,
-                settlers,
-                writer,
-                progress,
-                suppressions,
-                patience,
-                held,
+                entries, tool, reader, recorder, writer, progress, suppressions, patience, held
             )
             _lock(writer, destination)
             _require_current(writer, publication_id)
@@ -313,8 +296,7 @@ def _not_collecting_what_stays() -> Iterator[None]:
     """Keep the garbage collector from what was there before: modules, classes, settings.
 
     Every few rows of a delivery make it look through all of that again, for a third of the
-    processor's time. What the delivery itself makes is collected as ever: HTTP answers go in
-    circles, and half a million members would take three times the memory of ten thousand.
+    processor's time.
     """
     gc.freeze()
     try:
@@ -545,15 +527,7 @@ def _send_operation(job: _Delivery, operation: Operation) -> bool:
         job.progress(f"{job.destination}: {operation} {job.sent + rows:,} rows sent")
 
     sending = Sending(
-        job.tool,
-        job.entries,
-        job.recorder,
-        job.settlers,
-        job.writer,
-        job.patience,
-        may_begin,
-        rejudge,
-        progress,
+        job.tool, job.entries, job.recorder, job.writer, job.patience, may_begin, rejudge, progress
     )
     try:
         sending.send(_packages(job, operation))

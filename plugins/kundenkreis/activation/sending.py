@@ -1,9 +1,9 @@
 """Sends batches of rows, several at a time, each recorded before its request and settled after it.
 
-Threads share the work, so that none waits for another's part: one reads the plan and records what
-is about to be sent, as many as the tool takes make the requests, and one for each settler records
-the answers. This one only hands over. As many packages are recorded ahead as are under way, because
-those may all be answered at once.
+Three kinds of threads share the work, so that none waits for another's part: one reads the plan and
+records what is about to be sent, as many as the tool takes make the requests, and this one settles
+the answers. As many packages are recorded ahead as are under way, because those may all be answered
+at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from queue import SimpleQueue
 from typing import Any
 
 import psycopg
@@ -77,26 +76,13 @@ class _UnderWay:
 _Answer = Future[list[Outcome] | Submitted]
 
 
-@dataclass(frozen=True)
-class _Settled:
-    """What an answer said, now that it is recorded.
-
-    sent: rows that the tool took now. job: what is to be asked for, where the tool took it as one.
-    """
-
-    sent: int = 0
-    found_to_exist: bool = False
-    job: _UnderWay | None = None
-
-
 @dataclass
 class Sending:
     """The packages of one operation on their way to a tool.
 
     recorder: the connection that what is about to be sent is recorded over, in a thread of its own.
-    settlers: those that answers are recorded over, each in a thread of its own.
-    writer: the one for everything else.
-    may_begin: asked before each request; it may commit the writer. False begins no more.
+    settler: the one that answers are recorded over.
+    may_begin: asked before each request; it may commit the settler. False begins no more.
     rejudge: which rows of a package may not go any more, because of what was read since.
     progress: told the rows sent so far.
     failures: of whole packages, whose rows are recorded as unknown or stay with their job.
@@ -106,8 +92,7 @@ class Sending:
     tool: Destination
     entries: Entries
     recorder: psycopg.Connection
-    settlers: Sequence[psycopg.Connection]
-    writer: psycopg.Connection
+    settler: psycopg.Connection
     patience: Patience
     may_begin: Callable[[], bool]
     rejudge: Callable[[Package], list[NotSent]]
@@ -119,33 +104,25 @@ class Sending:
     _preparing: deque[Future[_UnderWay | None]] = field(default_factory=deque)
     _ready: deque[_UnderWay] = field(default_factory=deque)
     _under_way: dict[_Answer, _UnderWay] = field(default_factory=dict)
-    _settling: set[Future[_Settled]] = field(default_factory=set)
-    _idle_settlers: SimpleQueue[psycopg.Connection] = field(default_factory=SimpleQueue)
 
     def send(self, packages: Iterator[Package]) -> None:
         """Send until there are no more packages or one fails; settle all that was begun."""
         can = self.tool.capabilities
         limit = can.parallel_batches + can.batches_waiting
-        for settler in self.settlers:
-            self._idle_settlers.put(settler)
-        with (
-            ThreadPoolExecutor(len(self.settlers)) as notaries,
-            ThreadPoolExecutor(limit) as pool,
-            ThreadPoolExecutor(1) as scribe,
-        ):
+        with ThreadPoolExecutor(limit) as pool, ThreadPoolExecutor(1) as scribe:
             self._prepare(scribe, packages)
-            while self._preparing or self._ready or self._under_way or self._settling:
-                awaited: list[Future[Any]] = [*self._preparing, *self._under_way, *self._settling]
+            while self._preparing or self._ready or self._under_way:
+                awaited: list[Future[Any]] = [*self._preparing, *self._under_way]
                 wait(awaited, return_when=FIRST_COMPLETED)
                 while self._preparing and self._preparing[0].done():
                     self._take_prepared(self._preparing.popleft().result())
-                for future in [future for future in self._under_way if future.done()]:
-                    answered = self._under_way.pop(future)
-                    self._note_failure(future)
-                    self._settling.add(notaries.submit(self._settle, future, answered))
+                answered = [future for future in self._under_way if future.done()]
+                settling = [(future, self._under_way.pop(future)) for future in answered]
+                # First of all, so that no connection of the tool waits for the ledger.
                 self._submit(pool, limit)
                 self._prepare(scribe, packages)
-                self._take_settled(pool)
+                if settling:
+                    self._settle_all(settling, pool)
 
     def _prepare(self, scribe: ThreadPoolExecutor, packages: Iterator[Package]) -> None:
         """Have the next packages recorded, as many as are kept ahead."""
@@ -160,16 +137,13 @@ class Sending:
             self._ready.append(begun)
 
     def _submit(self, pool: ThreadPoolExecutor, limit: int) -> None:
-        """Send what is recorded, as far as the tool has room for it, or give it up.
-
-        Not while as many answers as that wait to be settled: they are kept in memory.
-        """
-        while self._ready and len(self._under_way) < limit and len(self._settling) <= limit:
+        """Send what is recorded, as far as the tool has room for it, or give it up."""
+        while self._ready and len(self._under_way) < limit:
             if not self._may_go():
                 self._exhausted = True
                 while self._ready:
-                    ledger.give_up(self.writer, self._ready.popleft().batch_id)
-                self.writer.commit()
+                    ledger.give_up(self.settler, self._ready.popleft().batch_id)
+                self.settler.commit()
                 return
             begun = self._without_refused(self._ready.popleft())
             if begun is not None:
@@ -180,10 +154,10 @@ class Sending:
         refused = self.rejudge(begun.package)
         if not refused:
             return begun
-        ledger.give_up(self.writer, begun.batch_id)
+        ledger.give_up(self.settler, begun.batch_id)
         package = begun.package.without(refused)
-        batch_id = self._write(self.writer, package)
-        self.writer.commit()
+        batch_id = self._write(self.settler, package)
+        self.settler.commit()
         return None if batch_id is None else _UnderWay(package, batch_id)
 
     def _may_go(self) -> bool:
@@ -217,16 +191,19 @@ class Sending:
             return None
         return ledger.record(connection, self.entries, operation, package.attempted)
 
-    def _take_settled(self, pool: ThreadPoolExecutor) -> None:
-        """Count what is settled, and ask for the jobs that began with it."""
-        for future in [future for future in self._settling if future.done()]:
-            self._settling.discard(future)
-            settled = future.result()
-            self.sent += settled.sent
-            self.found_to_exist |= settled.found_to_exist
-            self.progress(self.sent)
-            if settled.job is not None:
-                self._under_way[pool.submit(self._poll, settled.job)] = settled.job
+    def _settle_all(
+        self, settling: list[tuple[_Answer, _UnderWay]], pool: ThreadPoolExecutor
+    ) -> None:
+        jobs = [job for one in settling if (job := self._settle(*one)) is not None]
+        if not jobs:
+            # What a crash of the server takes back of this leaves the batches in doubt.
+            self.settler.execute("set local synchronous_commit = off")
+        self.settler.commit()
+        reach("deliver.after_settle")
+        self.progress(self.sent)
+        for job in jobs:
+            reach("deliver.after_job_stored")
+            self._under_way[pool.submit(self._poll, job, job.job_id)] = job
 
     def _call(self, begun: _UnderWay) -> list[Outcome] | Submitted:
         """In a thread of the pool: the request."""
@@ -238,56 +215,41 @@ class Sending:
         reach("deliver.after_request")
         return answer
 
-    def _poll(self, job: _UnderWay) -> list[Outcome]:
+    def _poll(self, job: _UnderWay, job_id: str) -> list[Outcome]:
         """In a thread of the pool: the questions for a job."""
-        return outcomes_of(self.tool, job.job_id, job.package.batch, self.patience)
+        return outcomes_of(self.tool, job_id, job.package.batch, self.patience)
 
-    def _note_failure(self, answer: _Answer) -> None:
-        """Begin no more after a request without a usable answer. A lost job is no reason."""
-        error = answer.exception()
-        if isinstance(error, KundenkreisError) and not isinstance(error, JobLost):
-            self.failures.append(error)
-
-    def _settle(self, answer: _Answer, answered: _UnderWay) -> _Settled:
-        """In a thread of a settler: record what an answer says, and commit."""
-        settler = self._idle_settlers.get()
-        try:
-            settled = self._record_answer(settler, answer, answered)
-            if settled.job is None:
-                # What a crash of the server takes back of this leaves the batches in doubt.
-                settler.execute("set local synchronous_commit = off")
-            settler.commit()
-        finally:
-            self._idle_settlers.put(settler)
-        reach("deliver.after_job_stored" if settled.job else "deliver.after_settle")
-        return settled
-
-    def _record_answer(
-        self, settler: psycopg.Connection, answer: _Answer, answered: _UnderWay
-    ) -> _Settled:
+    def _settle(self, answer: _Answer, answered: _UnderWay) -> _UnderWay | None:
+        """Record what an answer says; returns the job that has to be asked for."""
         try:
             outcomes = answer.result()
         except KundenkreisError as error:
-            self._record_failure(settler, answered, error)
-            return _Settled()
+            self._settle_failure(answered, error)
+            return None
         keys = [row.key for row in answered.package.batch.rows]
         if isinstance(outcomes, Submitted):
             reach("deliver.before_job_stored")
-            ledger.mark_sent(settler, answered.batch_id, outcomes.job_id)
-            return _Settled(len(keys), job=replace(answered, job_id=outcomes.job_id))
+            ledger.mark_sent(self.settler, answered.batch_id, outcomes.job_id)
+            self.sent += len(keys)
+            return replace(answered, job_id=outcomes.job_id)
+        self.sent += len(keys) if not answered.job_id else 0
+        self.found_to_exist |= any(one.reason_code == CONTACT_EXISTS for one in outcomes)
         reach("deliver.before_settle")
         ledger.settle(
-            settler, self.entries.run_id, answered.batch_id, keys, outcomes, answered.sent_at
+            self.settler,
+            self.entries.run_id,
+            answered.batch_id,
+            keys,
+            outcomes,
+            answered.sent_at,
         )
-        return _Settled(
-            0 if answered.job_id else len(keys),
-            any(one.reason_code == CONTACT_EXISTS for one in outcomes),
-        )
+        return None
 
-    def _record_failure(
-        self, settler: psycopg.Connection, answered: _UnderWay, error: KundenkreisError
-    ) -> None:
+    def _settle_failure(self, answered: _UnderWay, error: KundenkreisError) -> None:
         """Rows whose request has no usable answer are unknown. Those of a job stay with it."""
-        if isinstance(error, JobLost) or not answered.job_id:
-            code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
-            ledger.mark_unknown(settler, answered.batch_id, code, answered.sent_at)
+        if not isinstance(error, JobLost):
+            self.failures.append(error)
+            if answered.job_id:
+                return
+        code = "job_lost" if isinstance(error, JobLost) else type(error).__name__
+        ledger.mark_unknown(self.settler, answered.batch_id, code, answered.sent_at)
