@@ -285,7 +285,7 @@ class Story:
         with psycopg.connect(self.dsn) as connection:
             return dict(
                 connection.execute(
-                    "select vendor_id, address from activation.subscriber_states"
+                    "select vendor_id, address from activation.known_contacts"
                     " where vendor_id is not null"
                 ).fetchall()
             )

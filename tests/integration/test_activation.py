@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from kundenkreis.activation import delivery, plan, reconciliation, subscribers
+from kundenkreis.activation import delivery, ledger, plan, reconciliation, subscribers
 from kundenkreis.destinations.base import Batch, Outcome, Submitted
 from kundenkreis.errors import PlanOutdated, VendorError
 from tests.integration.activation_warehouse import (
@@ -300,6 +300,52 @@ def test_what_we_created_is_no_evidence_of_its_own(dsn: str, target: Path) -> No
     ]
 
 
+def test_a_plan_made_before_the_tool_is_read_again_creates_nobody_twice(
+    dsn: str, target: Path
+) -> None:
+    people = [person("anna"), person("bert")]
+    night = Night(dsn, target, MemoryTool(), create_contacts=True)
+    publication = night.plan(people)
+    assert len(plan_of(dsn, publication)) == 4
+    night.deliver(publication)
+
+    publication = write_marts(dsn, people)
+    build_plan(dsn, publication, target, (CHAMPIONS,))
+
+    assert plan_of(dsn, publication) == set()
+
+
+def test_an_address_corrected_in_the_tool_keeps_its_audiences_even_of_a_new_contact(
+    dsn: str, target: Path
+) -> None:
+    night = Night(dsn, target, MemoryTool(), create_contacts=True)
+    night.run([person("anna")])
+    night.tool.states = known("ann")
+    night.tool.ids = {"ann@shop.de": "id:anna@shop.de"}
+
+    night.read()
+
+    assert night.query("select distinct address from activation.delivered_state") == [
+        ("ann@shop.de",)
+    ]
+
+
+def test_an_audience_that_is_not_new_after_all_is_delivered_all_the_same(
+    dsn: str, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else wrote its state between the question whether it is new and the answer."""
+    people = [person(name) for name in ("anna", "bert", "cora")]
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert", "cora")))
+    night.run(people[:2])
+    monkeypatch.setattr(ledger, "is_new", lambda *_: True)
+
+    summary = night.run([person("anna", stage="at_risk"), *people[1:]])
+
+    assert (summary["confirmed"], summary["unknown"]) == (3, 0)
+    assert night.query("select count(*) from activation.batches_under_way") == [(0,)]
+    assert night.run([person("anna", stage="at_risk"), *people[1:]])["sent"] == 0
+
+
 def test_merged_customers_move_nothing_and_a_changed_address_moves_over(
     dsn: str, target: Path
 ) -> None:
@@ -540,8 +586,9 @@ def test_an_outdated_plan_is_refused(dsn: str, target: Path) -> None:
 
 
 def test_a_plan_that_becomes_outdated_while_it_is_sent_is_not_sent_on(
-    dsn: str, target: Path
+    dsn: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(delivery, "_NEWEST_FOR_SECONDS", 0.0)  # requests take no time here
     people = [person(name) for name in ("anna", "bert", "cora", "dora", "emil")]
     tool = MemoryTool(states=known("anna", "bert", "cora", "dora", "emil"))
     night = Night(dsn, target, tool)

@@ -12,7 +12,7 @@ import pytest
 import tenacity
 
 from kundenkreis.activation import jobs, ledger
-from kundenkreis.activation.ledger import Entries, NotSent, PlannedRow
+from kundenkreis.activation.ledger import Answer, Entries, NotSent, PlannedRow
 from kundenkreis.destinations.base import Outcome, rejected
 from kundenkreis.warehouse.schema import ensure_schemas
 from tests.integration.activation_warehouse import empty_warehouse
@@ -51,13 +51,13 @@ def attempt(
     """Record rows and settle them all as the outcome says."""
     batch_id, keys = record(connection, publication, *rows)
     outcomes = [outcome._replace(key=key) for key in keys]
-    ledger.settle(connection, f"run{publication}", batch_id, keys, outcomes, MADE_AT)
+    ledger.settle(connection, [Answer(batch_id, keys, outcomes, MADE_AT)])
 
 
 def lose(connection: psycopg.Connection, publication: int, *rows: PlannedRow) -> None:
     """Record rows whose request gets no usable answer."""
     batch_id, _ = record(connection, publication, *rows)
-    ledger.mark_unknown(connection, batch_id, "VendorError", MADE_AT)
+    ledger.settle(connection, [Answer(batch_id, (), "VendorError", MADE_AT)])
 
 
 def state(connection: psycopg.Connection, columns: str, of: str = "delivered_state") -> Any:
@@ -80,8 +80,8 @@ def test_a_batch_becomes_attempts_and_keeps_its_times(connection: psycopg.Connec
     ledger.mark_sent(connection, batch_id, "job1")
     ledger.mark_sent(connection, batch_id, "job2")  # is sent already
     columns = "state, vendor_job_id, intended_at < settled_at, sent_at < settled_at, sent_at = %s"
-    ledger.settle(connection, "run1", batch_id, keys, [Outcome("anna", "confirmed")], MADE_AT)
-    ledger.mark_unknown(connection, batch_id, "late")  # is settled already
+    ledger.settle(connection, [Answer(batch_id, keys, [Outcome("anna", "confirmed")], MADE_AT)])
+    ledger.settle(connection, [Answer(batch_id, (), "late")])  # is settled already
 
     found = connection.execute(
         f"select {columns}, reason_code from activation.ledger".encode(), (MADE_AT,)
@@ -157,7 +157,7 @@ def test_a_confirmed_row_clears_what_it_says_and_leaves_the_rest(
 
 def test_a_row_without_an_outcome_is_unknown(connection: psycopg.Connection) -> None:
     batch_id, keys = record(connection, 1, row(), row("bert"))
-    ledger.settle(connection, "run1", batch_id, keys, [Outcome("bert", "confirmed")], MADE_AT)
+    ledger.settle(connection, [Answer(batch_id, keys, [Outcome("bert", "confirmed")], MADE_AT)])
     assert connection.execute(
         "select plan_row_id, state, reason_code from activation.ledger order by 1"
     ).fetchall() == [("anna", "unknown", "no_outcome"), ("bert", "confirmed", None)]
@@ -209,9 +209,9 @@ def test_who_ends_a_batch_second_changes_nothing(
     def end(kind: str, session: psycopg.Connection) -> None:
         if kind == "answer":
             confirmed = [Outcome("anna", "confirmed")]
-            ledger.settle(session, "run1", batch_id, keys, confirmed, MADE_AT)
+            ledger.settle(session, [Answer(batch_id, keys, confirmed, MADE_AT)])
         else:
-            ledger.mark_unknown(session, batch_id, "interrupted")
+            ledger.settle(session, [Answer(batch_id, (), "interrupted")])
 
     with psycopg.connect(module_warehouse_dsn) as other, ThreadPoolExecutor(1) as beside:
         end(first, connection)
@@ -245,17 +245,99 @@ def _wait_until_blocked(dsn: str) -> None:
 def test_a_created_contact_is_known_at_once_and_its_opt_in_is_our_echo(
     connection: psycopg.Connection,
 ) -> None:
+    known = b"select address, state, vendor_id from activation.known_contacts"
+    connection.execute(
+        "insert into activation.destinations values ('mailchimp', true, 5, now(), 'run1')"
+    )
     batch_id, keys = record(connection, 1, row(vendor_id=None))
     assert state(connection, "creation_attempted_at is not null", "effective_state") == (True,)
     outcome = Outcome("anna", "confirmed", vendor_id="99", created=True)
-    ledger.settle(connection, "run1", batch_id, keys, [outcome], MADE_AT)
+    ledger.settle(connection, [Answer(batch_id, keys, [outcome], MADE_AT)])
 
     assert state(connection, "creation_attempted_at is not null") == (True,)
-    assert connection.execute(
-        "select address, state, vendor_id from activation.subscriber_states"
-    ).fetchall() == [("anna@shop.de", "subscribed", "99")]
+    assert connection.execute(known).fetchall() == [("anna@shop.de", "subscribed", "99")]
     attempt(connection, 2, Outcome("", "confirmed"), row())
     assert state(connection, "creation_attempted_at is not null") == (True,)
+
+
+@pytest.mark.parametrize("reads", ["unsubscribed", "nothing"])
+def test_what_a_tool_says_counts_from_its_next_reading_on(
+    connection: psycopg.Connection, reads: str
+) -> None:
+    """Of a contact that we created, and that somebody unsubscribed or deleted there."""
+    known = b"select address, state, vendor_id from activation.known_contacts"
+    connection.execute(
+        "insert into activation.destinations values ('mailchimp', true, 5, now(), 'run1')"
+    )
+    batch_id, keys = record(connection, 1, row(vendor_id=None))
+    outcome = Outcome("anna", "confirmed", vendor_id="99", created=True)
+    ledger.settle(connection, [Answer(batch_id, keys, [outcome], MADE_AT)])
+    read = [("anna@shop.de", reads, "99")] if reads != "nothing" else []
+    connection.cursor().executemany(
+        "insert into activation.subscriber_states"
+        " (destination, address, state, vendor_id, read_at, run_id)"
+        " values ('mailchimp', %s, %s, %s, now(), 'run1')",
+        read,
+    )
+    assert len(connection.execute(known).fetchall()) == 1  # read meanwhile, or not read yet
+    connection.execute("update activation.destinations set states_read_at = clock_timestamp()")
+
+    assert connection.execute(known).fetchall() == read
+
+
+@pytest.mark.parametrize("doubled", ["before", "in one statement"])
+def test_rows_taken_for_new_that_are_not_are_refused(
+    connection: psycopg.Connection, doubled: str
+) -> None:
+    """What `Sending` answers by settling each batch with a look at what is known."""
+    batches = [record(connection, number, row()) for number in (1, 2)]
+    answers = [Answer(b, keys, [Outcome("anna", "confirmed")], MADE_AT) for b, keys in batches]
+    connection.commit()
+    assert ledger.is_new(connection, "mailchimp", "")
+    if doubled == "before":
+        ledger.settle(connection, [answers.pop(0)], are_new=True)
+        assert not ledger.is_new(connection, "mailchimp", "")
+        assert ledger.is_new(connection, "mailchimp", "Champions")
+        connection.commit()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        ledger.settle(connection, answers, are_new=True)
+    connection.rollback()
+
+    for answer in answers:
+        ledger.settle(connection, [answer])
+    assert state(connection, "confirmed_publication_id") == (2,)
+    assert counts(connection, "ledger", "delivered_state", "batches_under_way") == [2, 1, 0]
+
+
+def test_batches_of_every_kind_are_settled_in_one_statement(
+    connection: psycopg.Connection,
+) -> None:
+    names = ("anna", "bert", "cora", "dora", "emil")
+    refused, silent, lost, made, gone = [record(connection, 1, row(name)) for name in names]
+    ledger.settle(connection, [Answer(gone[0], gone[1], [Outcome("emil", "confirmed")])])
+    ledger.settle(
+        connection,
+        [
+            Answer(*lost, "VendorError"),
+            Answer(*refused, [rejected("anna", "bad_field")], MADE_AT),
+            Answer(*silent, []),
+            Answer(*gone, [rejected("emil", "late")]),  # is settled already
+            Answer(*made, [Outcome("dora", "confirmed", vendor_id="9", created=True)]),
+        ],
+    )
+
+    columns = "plan_row_id, state, reason_code, vendor_reference, sent_at = %s"
+    found = connection.execute(
+        f"select {columns} from activation.ledger order by 1".encode(), (MADE_AT,)
+    ).fetchall()
+    assert found == [
+        ("anna", "rejected", "bad_field", None, True),
+        ("bert", "unknown", "no_outcome", None, None),
+        ("cora", "unknown", "VendorError", None, None),
+        ("dora", "confirmed", None, "9", None),
+        ("emil", "confirmed", None, None, None),
+    ]
+    assert counts(connection, "batches_under_way", "delivered_state") == [0, 5]
 
 
 def test_a_batch_of_every_kind_is_written_whole(connection: psycopg.Connection) -> None:
@@ -267,7 +349,7 @@ def test_a_batch_of_every_kind_is_written_whole(connection: psycopg.Connection) 
         for number, one in enumerate(rows)
     ]
     outcomes.reverse()  # a tool answers in any order
-    ledger.settle(connection, "run1", batch_id, keys, outcomes, MADE_AT)
+    ledger.settle(connection, [Answer(batch_id, keys, outcomes, MADE_AT)])
     ledger.record_not_sent(
         connection, entries, "upsert", [NotSent(row("late"), "suppressed", "tool_unsubscribed")]
     )
@@ -296,7 +378,7 @@ def test_columns_arrive_as_they_were_handed_over(connection: psycopg.Connection)
     batch_id, _ = record(connection, 1, named, bare)
     columns = "select address, segment, customer_id, attributes from activation.{} order by 1"
     under_way = connection.execute(columns.format("rows_under_way").encode()).fetchall()
-    ledger.mark_unknown(connection, batch_id, "VendorError")
+    ledger.settle(connection, [Answer(batch_id, (), "VendorError")])
 
     assert under_way == [
         ("bert@shop.de", None, "c-bert", {}),
@@ -371,7 +453,7 @@ def test_an_upgrade_keeps_the_doubts_and_the_jobs_of_the_version_before(
         {"stage": "loyalty"},
     )
     outcomes = [rejected("p1", "bad_field"), Outcome("p2", "confirmed")]
-    ledger.settle(connection, "run4", job.batch_id, keys, outcomes)
+    ledger.settle(connection, [Answer(job.batch_id, keys, outcomes)])
     assert connection.execute(doubts.format("effective_state").encode()).fetchall() == [
         ("cora@shop.de",),
         ("dora@shop.de",),

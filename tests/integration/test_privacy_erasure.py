@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from kundenkreis.activation import jobs, ledger
+from kundenkreis.activation.ledger import Answer
 from kundenkreis.activation.reconciliation import reconcile
 from kundenkreis.activation.subscribers import refresh_states
 from kundenkreis.connections import Connection
@@ -161,7 +162,7 @@ def test_a_batch_under_way_keeps_the_row_without_the_person(
         (left,) = jobs.submitted(connection, "listmonk")
         keys = [row.key for row in left.batch.rows]
         outcomes = [Outcome(key, "confirmed") for key in keys]
-        ledger.settle(connection, "run-3", left.batch_id, keys, outcomes)
+        ledger.settle(connection, [Answer(left.batch_id, keys, outcomes)])
 
     assert _rows(
         dsn,

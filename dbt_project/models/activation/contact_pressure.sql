@@ -27,8 +27,8 @@ contact_segments as (
     {{ contact_segments() }}
 ),
 
-subscriber_states as (
-    select * from {{ source('delivery', 'subscriber_states') }}
+known_contacts as (
+    select * from {{ source('delivery', 'known_contacts') }}
 ),
 
 destinations as (
@@ -70,10 +70,10 @@ reachable as (
     inner join addresses
         on preferred_addresses.address = addresses.address and addresses.is_contactable
     left join destinations on audiences.destination = destinations.destination
-    left join subscriber_states
+    left join known_contacts
         on
-            audiences.destination = subscriber_states.destination
-            and preferred_addresses.address = subscriber_states.address
+            audiences.destination = known_contacts.destination
+            and preferred_addresses.address = known_contacts.address
     left join delivered_members
         on
             audiences.destination = delivered_members.destination
@@ -81,9 +81,9 @@ reachable as (
             and preferred_addresses.address = delivered_members.address
     where
         1 = {{ 0 if at_once is none and per_week is none else 1 }}
-        and coalesce(subscriber_states.state, 'subscribed') = 'subscribed'
+        and coalesce(known_contacts.state, 'subscribed') = 'subscribed'
         and (
-            subscriber_states.vendor_id is not null
+            known_contacts.vendor_id is not null
             or (
                 coalesce(destinations.creates_contacts, false)
                 and preferred_addresses.evidence in ('double', 'single')

@@ -28,8 +28,8 @@ delivered_members as (
         and destination in {{ sql_texts(var('enabled_destinations')) }}
 ),
 
-subscriber_states as (
-    select * from {{ source('delivery', 'subscriber_states') }}
+known_contacts as (
+    select * from {{ source('delivery', 'known_contacts') }}
 ),
 
 destinations as (
@@ -62,11 +62,11 @@ joining as (
             desired_members.suppressed_because,
             case
                 when not addresses.is_contactable then coalesce(addresses.reason, 'not_contactable')
-                when subscriber_states.state <> 'subscribed'
-                    then {{ dbt.concat(["'tool_'", 'subscriber_states.state']) }}
+                when known_contacts.state <> 'subscribed'
+                    then {{ dbt.concat(["'tool_'", 'known_contacts.state']) }}
             end
         ) as suppressed_because,
-        subscriber_states.vendor_id is not null as is_in_tool,
+        known_contacts.vendor_id is not null as is_in_tool,
         coalesce(delivered_members.rejections, 0) as rejections,
         delivered_members.retry_from_publication_id,
         delivered_members.rejected_reason,
@@ -78,10 +78,10 @@ joining as (
             desired_members.destination = delivered_members.destination
             and desired_members.audience = delivered_members.audience
             and desired_members.address = delivered_members.address
-    left join subscriber_states
+    left join known_contacts
         on
-            desired_members.destination = subscriber_states.destination
-            and desired_members.address = subscriber_states.address
+            desired_members.destination = known_contacts.destination
+            and desired_members.address = known_contacts.address
     left join addresses on desired_members.address = addresses.address
     left join destinations on desired_members.destination = destinations.destination
 ),

@@ -26,8 +26,8 @@ delivered_profiles as (
         and destination in {{ sql_texts(var('enabled_destinations')) }}
 ),
 
-subscriber_states as (
-    select * from {{ source('delivery', 'subscriber_states') }}
+known_contacts as (
+    select * from {{ source('delivery', 'known_contacts') }}
 ),
 
 destinations as (
@@ -66,18 +66,18 @@ people as (
 reachable as (
     select
         people.*,
-        subscriber_states.vendor_id is null as is_new,
+        known_contacts.vendor_id is null as is_new,
         destinations.max_rejections
     from people
-    left join subscriber_states
+    left join known_contacts
         on
-            people.destination = subscriber_states.destination
-            and people.address = subscriber_states.address
+            people.destination = known_contacts.destination
+            and people.address = known_contacts.address
     left join destinations on people.destination = destinations.destination
     where
-        coalesce(subscriber_states.state, 'subscribed') = 'subscribed'
+        coalesce(known_contacts.state, 'subscribed') = 'subscribed'
         and (
-            subscriber_states.vendor_id is not null
+            known_contacts.vendor_id is not null
             or (
                 people.is_desired
                 and destinations.creates_contacts

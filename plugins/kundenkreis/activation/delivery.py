@@ -8,12 +8,17 @@ just before sending and win over the plan.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -23,7 +28,7 @@ from psycopg.types.json import Jsonb
 
 from kundenkreis.activation import jobs, ledger
 from kundenkreis.activation.jobs import Patience
-from kundenkreis.activation.ledger import Entries, NotSent, PlannedRow
+from kundenkreis.activation.ledger import Answer, Entries, NotSent, PlannedRow
 from kundenkreis.activation.sending import Package, Sending
 from kundenkreis.activation.subscribers import OpenTool
 from kundenkreis.activation.suppressions import Suppressions
@@ -35,6 +40,7 @@ from kundenkreis.destinations.base import (
     Destination,
     JobLost,
     Operation,
+    Outcome,
     Row,
 )
 from kundenkreis.errors import PlanOutdated, WarehouseError
@@ -46,7 +52,12 @@ LOCK_NAMESPACE = 7_202_612
 """Of the advisory lock per tool that deliveries, reconciliations and erasures hold."""
 _LOCK_WAIT = "60s"
 _OPERATIONS: tuple[Operation, ...] = ("upsert", "add", "remove")
-_FETCHED_ROWS = 2000
+_NEWEST_FOR_SECONDS = 0.1
+"""A publication is not asked for again, less than what a request takes by itself."""
+_FETCHED_ROWS = 1000
+_OBJECTS_PER_COLLECTION = 1500
+_M_ARENA_MAX = -8
+"""Of malloc.h, for mallopt(3)."""
 
 # What a delivery may send: the planned rows; or, of those that the size guard held, the ones of
 # audiences whose very plan somebody approved. Nothing else ever releases a held row.
@@ -76,13 +87,13 @@ select
     plan_rows.attributes,
     plan_rows.payload_hash,
     plan_rows.may_create,
-    subscriber_states.vendor_id,
-    subscriber_states.state
+    known_contacts.vendor_id,
+    known_contacts.state
 from activation.plan_rows
-left join activation.subscriber_states
+left join activation.known_contacts
     on
-        subscriber_states.destination = plan_rows.destination
-        and subscriber_states.address = plan_rows.address
+        known_contacts.destination = plan_rows.destination
+        and known_contacts.address = plan_rows.address
 where
     plan_rows.publication_id = %(publication_id)s
     and plan_rows.destination = %(destination)s
@@ -151,41 +162,68 @@ where
     )
 """
 
-# Only what is not known is tried again, so that a row has one other state at most.
+# Only what is not known is tried again, so that a row has one other state at most. Mostly all rows
+# have one, which number and checksum tell, and then none has to be looked up by itself.
 _OUTCOMES = """
-with attempts as (
-    select plan_row_id, state
+with attempts as not materialized (
+    select audience, operation, plan_row_id, state
     from activation.ledger
     where publication_id = %(publication_id)s and destination = %(destination)s
     union all
-    select plan_row_id, state
+    select audience, operation, plan_row_id, state
     from activation.rows_under_way
     where publication_id = %(publication_id)s and destination = %(destination)s
 ),
-last_attempts as (
-    select plan_row_id, state from attempts where state <> 'unknown'
+planned as not materialized (
+    select *
+    from activation.plan_rows
+    where publication_id = %(publication_id)s and destination = %(destination)s
+),
+known as materialized (
+    select
+        audience,
+        operation,
+        state,
+        count(*) as rows,
+        sum(hashtextextended(plan_row_id, 0)) as checksum
+    from attempts
+    where state <> 'unknown'
+    group by audience, operation, state
+),
+compared as materialized (
+    select
+        expected.rows = found.rows and expected.checksum = found.checksum as are_all_known
+    from
+        (
+            select count(*) as rows, sum(hashtextextended(plan_row_id, 0)) as checksum
+            from planned
+        ) as expected,
+        (select sum(rows) as rows, sum(checksum) as checksum from known) as found
 ),
 not_known as (
     select distinct plan_row_id from attempts where state = 'unknown'
 )
+select audience, operation, state, rows
+from known
+where (select are_all_known from compared)
+union all
 select
-    coalesce(plan_rows.audience, '') as audience,
-    plan_rows.operation,
+    coalesce(planned.audience, '') as audience,
+    planned.operation,
     coalesce(
         last_attempts.state,
         case
             when not_known.plan_row_id is not null then 'unknown'
-            when plan_rows.status = 'planned' then 'intended'
-            else plan_rows.status
+            when planned.status = 'planned' then 'intended'
+            else planned.status
         end
     ) as state,
     count(*) as rows
-from activation.plan_rows
-left join last_attempts on last_attempts.plan_row_id = plan_rows.plan_row_id
-left join not_known on not_known.plan_row_id = plan_rows.plan_row_id
-where
-    plan_rows.publication_id = %(publication_id)s
-    and plan_rows.destination = %(destination)s
+from planned
+left join attempts as last_attempts
+    on last_attempts.plan_row_id = planned.plan_row_id and last_attempts.state <> 'unknown'
+left join not_known on not_known.plan_row_id = planned.plan_row_id
+where (select are_all_known from compared) is not true
 group by 1, 2, 3
 """
 
@@ -259,6 +297,7 @@ def deliver(
         WarehouseError: another delivery to the same tool is under way.
     """
     tool_settings = settings.destinations[destination]
+    _share_memory_between_threads()
     with (
         _not_collecting_what_stays(),
         closing(open_tool(destination, tool_settings, resolve)) as tool,
@@ -291,17 +330,29 @@ def deliver(
             return _end(job, sync_run_id, "done")
 
 
+def _share_memory_between_threads() -> None:
+    """Have glibc allocate from two arenas; where there is no glibc, nothing happens.
+
+    By default each of a delivery's threads gets an arena, which keeps what another thread frees.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 @contextmanager
 def _not_collecting_what_stays() -> Iterator[None]:
     """Keep the garbage collector from what was there before: modules, classes, settings.
 
     Every few rows of a delivery make it look through all of that again, for a third of the
-    processor's time.
+    processor's time. It must not be rare either: answers hang together in circles and pile up.
     """
+    before = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     try:
         yield
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 
@@ -359,8 +410,8 @@ def _restored_by(writer: psycopg.Connection, publication_id: int) -> int | None:
     return row[0] if row else None
 
 
-def _newest_publication(writer: psycopg.Connection) -> int | None:
-    row = writer.execute("select max(publication_id) from history.publications").fetchone()
+def _newest_publication(connection: psycopg.Connection) -> int | None:
+    row = connection.execute("select max(publication_id) from history.publications").fetchone()
     return row[0] if row else None
 
 
@@ -382,14 +433,14 @@ def _settle_open_jobs(job: _Delivery) -> None:
     for left in jobs.submitted(job.writer, job.destination):
         job.writer.commit()
         job.progress(f"{job.destination}: asks for job {left.job_id}, which was under way")
+        outcomes: list[Outcome] | str
         try:
             outcomes = jobs.outcomes_of(job.tool, left.job_id, left.batch, job.patience)
         except JobLost:
-            ledger.mark_unknown(job.writer, left.batch_id, "job_lost")
-        else:
-            reach("deliver.before_settle")
-            keys = [row.key for row in left.batch.rows]
-            ledger.settle(job.writer, job.entries.run_id, left.batch_id, keys, outcomes)
+            outcomes = "job_lost"
+        reach("deliver.before_settle")
+        keys = [row.key for row in left.batch.rows]
+        ledger.settle(job.writer, [Answer(left.batch_id, keys, outcomes)])
         job.writer.commit()
 
 
@@ -512,10 +563,16 @@ def _send_operation(job: _Delivery, operation: Operation) -> bool:
         VendorError, CredentialError: the first of what failed; everything begun is settled.
     """
 
+    asked_at, is_newest = -math.inf, False
+
     def may_begin() -> bool:
+        nonlocal asked_at, is_newest
         job.suppressions.keep_fresh()
-        # A plan that was overtaken while it is sent may hold what should no longer happen.
-        return _newest_publication(job.writer) == job.publication_id
+        # A plan that was overtaken while it is sent may hold what should no longer happen. The
+        # reader is asked, because the writer may be settling.
+        if (now := job.patience.monotonic()) - asked_at >= _NEWEST_FOR_SECONDS:
+            asked_at, is_newest = now, _newest_publication(job.reader) == job.publication_id
+        return is_newest
 
     def rejudge(package: Package) -> list[NotSent]:
         if operation == "remove" or package.judged_by == job.suppressions.readings:
@@ -548,25 +605,19 @@ def _packages(job: _Delivery, operation: Operation) -> Iterator[Package]:
     # look through all that has come since for every row.
     job.reader.execute("set local enable_nestloop = off")
     with job.reader.cursor(name=f"planned_{operation}", row_factory=args_row(PlannedRow)) as cursor:
-        cursor.itersize = _FETCHED_ROWS
         # Attributes belong to no audience, so that nothing has to be sorted before the first row.
         order = "" if operation == "upsert" else ' order by plan_rows.audience collate "C"'
         planned = _PLANNED.format(may_go=job.may_go)
         cursor.execute(planned + order, {**job.keys, "operation": operation})
-        collected: list[PlannedRow] = []
-        for row in cursor:
-            if collected and (row.audience != collected[0].audience or len(collected) >= size):
-                yield _package(job, operation, collected)
-                collected = []
-            collected.append(row)
-        if collected:
-            yield _package(job, operation, collected)
+        fetched = iter(partial(cursor.fetchmany, _FETCHED_ROWS), [])
+        for _, of_audience in groupby(chain.from_iterable(fetched), attrgetter("audience")):
+            while batch := list(islice(of_audience, size)):
+                yield _package(job, operation, batch)
 
 
 def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]) -> Package:
     judged_by = job.suppressions.readings  # before judging: it may be read again meanwhile
     attempted: list[PlannedRow] = []
-    rows: list[Row] = []
     left: list[PlannedRow] = []
     not_sent: list[NotSent] = []
     for row in planned:
@@ -577,19 +628,23 @@ def _package(job: _Delivery, operation: Operation, planned: Sequence[PlannedRow]
             left.append(row)  # who is gone from the tool has left already
         else:
             attempted.append(row)
-            rows.append(_row(row))
     audience = planned[0].audience
-    batch = Batch(operation, tuple(rows), job.audience_ids.get(audience) if audience else None)
+    batch = Batch(operation, _rows(attempted), job.audience_ids.get(audience) if audience else None)
     return Package(batch, tuple(attempted), tuple(left), tuple(not_sent), judged_by)
 
 
-def _row(planned: PlannedRow) -> Row:
-    return Row(
-        key=planned.plan_row_id,
-        address=planned.address,
-        vendor_id=planned.vendor_id,
-        may_create=bool(planned.may_create) and planned.state is None,
-        attributes=orjson.loads(planned.attributes),
+def _rows(planned: Sequence[PlannedRow]) -> tuple[Row, ...]:
+    # Parsed as one list, because each call of the parser costs as much as a row does.
+    attributes = orjson.loads(f"[{','.join([row.attributes for row in planned])}]")
+    return tuple(
+        Row(
+            row.plan_row_id,
+            row.address,
+            row.vendor_id,
+            bool(row.may_create) and row.state is None,
+            values,
+        )
+        for row, values in zip(planned, attributes, strict=True)
     )
 
 

@@ -41,13 +41,13 @@ select
     rows_under_way.operation,
     rows_under_way.address,
     rows_under_way.attributes,
-    subscriber_states.vendor_id,
+    known_contacts.vendor_id,
     audiences.vendor_id as audience_id
 from activation.rows_under_way
-left join activation.subscriber_states
+left join activation.known_contacts
     on
-        subscriber_states.destination = rows_under_way.destination
-        and subscriber_states.address = rows_under_way.address
+        known_contacts.destination = rows_under_way.destination
+        and known_contacts.address = rows_under_way.address
 left join activation.audiences
     on
         audiences.destination = rows_under_way.destination

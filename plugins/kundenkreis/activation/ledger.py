@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+from operator import methodcaller
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -42,39 +44,56 @@ returning batch_id
 # A refusal says nothing about an attempt before it, so that its doubt stays. The gaps between
 # retries grow in publications: 1, 2, 4, 8 ... and start again with a new payload. What a confirmed
 # row clears gets to the update of a known one by way of ``pending_attributes``.
-_SETTLE = """
-with batch as (
+_ATTEMPTS = """
+with answers as materialized (
+    select
+        given.*,
+        set_config(
+            'synchronous_commit',
+            case when %(wait_for_disk)s then current_setting('synchronous_commit') else 'off' end,
+            true
+        )
+    from unnest(
+        %(batch_ids)b::bigint[], %(firsts)b::bigint[], %(lasts)b::bigint[],
+        %(sent_ats)b::timestamptz[], %(usual_states)b::text[], %(usual_codes)b::text[]
+    ) as given (batch_id, first, last, sent_at, usual_state, usual_code)
+),
+batches as (
     delete from activation.batches_under_way
-    where batch_id = %(batch_id)s
+    where batch_id = any(%(batch_ids)b::bigint[])
     returning *
 ),
 attempts as materialized (
     select
-        batch.publication_id,
-        batch.run_id,
-        batch.destination,
-        batch.audience,
-        batch.operation,
-        batch.vendor_job_id,
-        batch.intended_at,
-        coalesce(batch.sent_at, %(sent_at)s) as sent_at,
-        case when planned.is_creation then batch.intended_at end as creation_attempted_at,
+        batches.publication_id,
+        batches.run_id,
+        batches.destination,
+        batches.audience,
+        batches.operation,
+        batches.vendor_job_id,
+        batches.intended_at,
+        coalesce(batches.sent_at, answers.sent_at) as sent_at,
+        case when planned.is_creation then batches.intended_at end as creation_attempted_at,
         planned.plan_row_id,
         planned.segment,
         planned.customer_id,
         planned.address,
         cast(coalesce(planned.attributes, '{}') as jsonb) as attributes,
-        coalesce(planned.attributes like '%%null%%', false) as may_clear,
+        coalesce(strpos(planned.attributes, 'null') > 0, false) as may_clear,
         planned.payload_hash,
-        coalesce(planned.state, %(usual_state)s) as state,
-        coalesce(planned.reason_code, %(usual_code)s) as reason_code,
+        coalesce(planned.state, answers.usual_state) as state,
+        coalesce(planned.reason_code, answers.usual_code) as reason_code,
         planned.reason,
         planned.created_id
-    from batch
+    from answers
+    inner join batches on answers.batch_id = batches.batch_id
     cross join lateral unnest(
-        batch.plan_row_ids, batch.segments, batch.customer_ids, batch.addresses, batch.attributes,
-        batch.payload_hashes, batch.are_creations, %(states)b::text[], %(codes)b::text[],
-        %(reasons)b::text[], %(created_ids)b::text[]
+        batches.plan_row_ids, batches.segments, batches.customer_ids, batches.addresses,
+        batches.attributes, batches.payload_hashes, batches.are_creations,
+        (%(states)b::text[])[answers.first:answers.last],
+        (%(codes)b::text[])[answers.first:answers.last],
+        (%(reasons)b::text[])[answers.first:answers.last],
+        (%(created_ids)b::text[])[answers.first:answers.last]
     ) as planned (
         plan_row_id, segment, customer_id, address, attributes, payload_hash, is_creation, state,
         reason_code, reason, created_id
@@ -92,43 +111,9 @@ recorded as (
         intended_at, sent_at, clock_timestamp(), vendor_job_id
     from attempts
     returning plan_row_id, attempt_id
-),
-confirmed as (
-    insert into activation.delivered_state as known (
-        destination, audience, address, customer_id, segment, is_member, attributes,
-        pending_attributes, payload_hash, creation_attempted_at, confirmed_publication_id,
-        confirmed_at
-    )
-    select
-        destination, audience, address, customer_id, segment, operation = 'add',
-        case when may_clear then jsonb_strip_nulls(attributes) else attributes end,
-        case
-            when may_clear then coalesce(nullif(attributes, jsonb_strip_nulls(attributes)), '{}')
-            else '{}'
-        end,
-        payload_hash, creation_attempted_at, publication_id, clock_timestamp()
-    from attempts
-    where state = 'confirmed' and address <> ''
-    on conflict (address, destination, audience) do update set
-        customer_id = excluded.customer_id,
-        segment = excluded.segment,
-        is_member = excluded.is_member,
-        attributes = jsonb_strip_nulls(
-            known.attributes || excluded.attributes || excluded.pending_attributes
-        ),
-        pending_attributes = '{}',
-        payload_hash = excluded.payload_hash,
-        in_doubt = false,
-        creation_attempted_at
-        = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
-        confirmed_publication_id = excluded.confirmed_publication_id,
-        confirmed_at = excluded.confirmed_at,
-        rejections = 0,
-        rejected_payload_hash = null,
-        rejected_reason = null,
-        rejected_attempt_id = null,
-        retry_from_publication_id = null
-),
+)
+"""
+_REFUSED_AND_DOUBTED = """,
 refused as (
     insert into activation.delivered_state as known (
         destination, audience, address, customer_id, segment, creation_attempted_at, rejections,
@@ -177,12 +162,44 @@ doubted as (
         creation_attempted_at
         = coalesce(excluded.creation_attempted_at, known.creation_attempted_at)
 )
-insert into activation.subscriber_states (destination, address, state, vendor_id, read_at, run_id)
-select destination, address, 'subscribed', created_id, now(), %(run_id)s
+"""
+_CONFIRMED = """
+insert into activation.delivered_state as known (
+    destination, audience, address, customer_id, segment, is_member, attributes,
+    pending_attributes, payload_hash, creation_attempted_at, confirmed_publication_id,
+    confirmed_at
+)
+select
+    destination, audience, address, customer_id, segment, operation = 'add',
+    case when may_clear then jsonb_strip_nulls(attributes) else attributes end,
+    case
+        when may_clear then coalesce(nullif(attributes, jsonb_strip_nulls(attributes)), '{}')
+        else '{}'
+    end,
+    payload_hash, creation_attempted_at, publication_id, clock_timestamp()
 from attempts
-where state = 'confirmed' and created_id is not null and address <> ''
-on conflict (address, destination) do update set
-    vendor_id = excluded.vendor_id, read_at = excluded.read_at, run_id = excluded.run_id
+where state = 'confirmed' and address <> ''
+"""
+_UNLESS_NEW = """
+on conflict (address, destination, audience) do update set
+    customer_id = excluded.customer_id,
+    segment = excluded.segment,
+    is_member = excluded.is_member,
+    attributes = jsonb_strip_nulls(
+        known.attributes || excluded.attributes || excluded.pending_attributes
+    ),
+    pending_attributes = '{}',
+    payload_hash = excluded.payload_hash,
+    in_doubt = false,
+    creation_attempted_at
+    = coalesce(excluded.creation_attempted_at, known.creation_attempted_at),
+    confirmed_publication_id = excluded.confirmed_publication_id,
+    confirmed_at = excluded.confirmed_at,
+    rejections = 0,
+    rejected_payload_hash = null,
+    rejected_reason = null,
+    rejected_attempt_id = null,
+    retry_from_publication_id = null
 """
 
 _NOT_SENT = """
@@ -224,23 +241,42 @@ class _TextsDumper(Dumper):
 
     def dump(self, obj: _Texts) -> bytes:
         """The wire format of array_recv: dimensions, nulls, type; length and first index; texts."""
-        encoding = self.connection.info.encoding if self.connection else "utf-8"
         if not obj:
             return _HEAD.pack(0, 0, _TEXT)
-        parts = [_HEAD.pack(1, 1, _TEXT), _DIMENSION.pack(len(obj), 1)]
-        for text in obj:
-            if text is None:
-                parts.append(_NULL)
-            else:
-                encoded = text.encode(encoding)
-                parts += (_LENGTH.pack(len(encoded)), encoded)
-        return b"".join(parts)
+        head = _HEAD.pack(1, 1, _TEXT) + _DIMENSION.pack(len(obj), 1)
+        encoding = self.connection.info.encoding if self.connection else "utf-8"
+        encode = methodcaller("encode", encoding)
+        elements: Iterable[bytes]
+        if None in obj:
+            elements = (_element(None if text is None else encode(text)) for text in obj)
+        else:  # without a line of Python per element
+            encoded = list(map(encode, obj))
+            lengths = map(_LENGTH.pack, map(len, encoded))
+            elements = chain.from_iterable(zip(lengths, encoded, strict=True))
+        return b"".join(chain((head,), elements))
+
+
+def _element(encoded: bytes | None) -> bytes:
+    return _NULL if encoded is None else _LENGTH.pack(len(encoded)) + encoded
 
 
 _TEXT = psycopg.adapters.types["text"].oid
 _HEAD, _DIMENSION, _LENGTH = Struct("!iiI"), Struct("!ii"), Struct("!i")
 _NULL = _LENGTH.pack(-1)
 psycopg.adapters.register_dumper(_Texts, _TextsDumper)
+
+
+class _NoOutcome(NamedTuple):
+    """In the place of an `Outcome` where a tool said nothing of a row."""
+
+    state: str = "unknown"
+    reason_code: str = "no_outcome"
+    reason: None = None
+    vendor_id: None = None
+    created: bool = False
+
+
+_NO_OUTCOME = _NoOutcome()
 
 
 class PlannedRow(NamedTuple):
@@ -268,6 +304,23 @@ class NotSent:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a tool said of a batch.
+
+    Attributes:
+        keys: of the batch's rows, in the order in which they were recorded.
+        outcomes: a row without one is unknown and stays in doubt. A text, where there is no usable
+            answer, says why all of them are.
+        sent_at: when the request was made; None where there was none.
+    """
+
+    batch_id: int
+    keys: Sequence[str]
+    outcomes: Sequence[Outcome] | str
+    sent_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Entries:
     """What the ledger's entries of one delivery have in common."""
 
@@ -287,7 +340,7 @@ def doubt_interrupted(connection: psycopg.Connection, destination: str) -> int:
     """
     left = connection.execute(_INTERRUPTED, (destination,)).fetchall()
     for batch_id, _ in left:
-        mark_unknown(connection, batch_id, "interrupted")
+        settle(connection, [Answer(batch_id, (), "interrupted")])
         reach("deliver.before_doubts")
     connection.commit()
     reach("deliver.after_doubts")
@@ -329,46 +382,59 @@ def mark_sent(connection: psycopg.Connection, batch_id: int, job_id: str) -> Non
 
 def settle(
     connection: psycopg.Connection,
-    run_id: str,
-    batch_id: int,
-    keys: Sequence[str],
-    outcomes: Iterable[Outcome],
-    sent_at: datetime | None = None,
+    answers: Sequence[Answer],
+    *,
+    are_new: bool = False,
+    wait_for_disk: bool = True,
 ) -> None:
-    """Write what became of a batch; nothing where that is written already.
-
-    A row without an outcome is unknown and stays in doubt.
+    """Write what became of batches, in one statement; nothing where that is written already.
 
     Args:
-        keys: of the batch's rows, in the order in which they were recorded.
-        sent_at: when the request was made; None where there was none.
+        answers: at least one; no two for one batch.
+        are_new: nothing was delivered to the batches' audiences before this delivery, so that no
+            row has to be looked for.
+        wait_for_disk: until the transaction is on disk. What a crash of the server takes back
+            otherwise leaves the batches in doubt.
+
+    Raises:
+        psycopg.errors.UniqueViolation: they are not new.
     """
-    by_key = {one.key: one for one in outcomes}
-    found = [by_key.get(key) for key in keys]
+    found: list[Outcome | _NoOutcome] = []
+    firsts, lasts = [], []
+    for answer in answers:
+        firsts.append(len(found) + 1)
+        if not isinstance(answer.outcomes, str):
+            by_key = {one.key: one for one in answer.outcomes}
+            found += [by_key.get(key, _NO_OUTCOME) for key in answer.keys]
+        lasts.append(len(found))
+    usable = [not isinstance(answer.outcomes, str) for answer in answers]
     values = {
-        "run_id": run_id,
-        "batch_id": batch_id,
-        "sent_at": sent_at,
-        "usual_state": "confirmed",
-        "usual_code": None,
-        "states": _column(_state(one) for one in found),
-        "codes": _column(one.reason_code if one else "no_outcome" for one in found),
-        "reasons": _column(one.reason if one else None for one in found),
-        "created_ids": _column(one.vendor_id if one and one.created else None for one in found),
+        "wait_for_disk": wait_for_disk,
+        "batch_ids": [answer.batch_id for answer in answers],
+        "firsts": firsts,
+        "lasts": lasts,
+        "sent_ats": [answer.sent_at for answer in answers],
+        "usual_states": ["confirmed" if one else "unknown" for one in usable],
+        "usual_codes": [
+            None if one else answer.outcomes for one, answer in zip(usable, answers, strict=True)
+        ],
+        "states": _column([None if one.state == "confirmed" else one.state for one in found]),
+        "codes": _column([one.reason_code for one in found]),
+        "reasons": _column([one.reason for one in found]),
+        "created_ids": _column([one.vendor_id if one.created else None for one in found]),
     }
-    connection.execute(_SETTLE, values)
+    others = "" if values["states"] is None and all(usable) else _REFUSED_AND_DOUBTED
+    unless_new = "" if are_new else _UNLESS_NEW
+    connection.execute(_ATTEMPTS + others + _CONFIRMED + unless_new, values)
 
 
-def mark_unknown(
-    connection: psycopg.Connection,
-    batch_id: int,
-    reason_code: str,
-    sent_at: datetime | None = None,
-) -> None:
-    """End a batch whose request has no usable answer. Its rows stay in doubt."""
-    nothing = dict.fromkeys(("run_id", "states", "codes", "reasons", "created_ids"))
-    values = {"batch_id": batch_id, "sent_at": sent_at, "usual_state": "unknown"}
-    connection.execute(_SETTLE, {**nothing, **values, "usual_code": reason_code})
+def is_new(connection: psycopg.Connection, destination: str, audience: str) -> bool:
+    """Whether nothing was ever delivered to an audience; '' are the contacts' attributes."""
+    found = connection.execute(
+        "select 1 from activation.delivered_state where destination = %s and audience = %s limit 1",
+        (destination, audience),
+    )
+    return found.fetchone() is None
 
 
 def give_up(connection: psycopg.Connection, batch_id: int) -> None:
@@ -392,13 +458,6 @@ def record_not_sent(
         connection.execute(_NOT_SENT, values)
 
 
-def _state(outcome: Outcome | None) -> str | None:
-    """As the ledger has it; None for the usual ``confirmed``."""
-    if outcome is None:
-        return "unknown"
-    return None if outcome.state == "confirmed" else outcome.state
-
-
 def _values(
     entries: Entries, operation: Operation, rows: Sequence[PlannedRow]
 ) -> dict[str, object]:
@@ -413,12 +472,11 @@ def _values(
         "segments": _column(columns["segment"]),
         "customer_ids": _Texts(columns["customer_id"]),
         "addresses": _Texts(columns["address"]),
-        "attributes": _column(None if one == "{}" else one for one in columns["attributes"]),
+        "attributes": _column([None if one == "{}" else one for one in columns["attributes"]]),
         "payload_hashes": _Texts(columns["payload_hash"]),
     }
 
 
-def _column(values: Iterable[str | None]) -> _Texts | None:
+def _column(values: Sequence[str | None]) -> _Texts | None:
     """A column of an array's rows; most columns of most batches hold nothing but nulls."""
-    column = _Texts(values)
-    return column if any(value is not None for value in column) else None
+    return None if values.count(None) == len(values) else _Texts(values)

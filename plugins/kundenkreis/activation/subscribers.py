@@ -80,7 +80,7 @@ from (
     select
         before.address as old_address,
         min(read_states.address) as address
-    from activation.subscriber_states as before
+    from activation.known_contacts as before
     inner join read_states on before.vendor_id = read_states.vendor_id
     where
         before.destination = %(destination)s

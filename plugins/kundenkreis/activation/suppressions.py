@@ -127,7 +127,7 @@ class Suppressions:
             self._reading.result().close()
 
     def keep_fresh(self) -> None:
-        """Begin to read again when it is time, or take over what was read and commit.
+        """Begin to read again when it is time, or take over what was read.
 
         Raises:
             VendorError, CredentialError: the tool could not be read again.
@@ -140,8 +140,6 @@ class Suppressions:
             self._take_over(reading.result())
 
     def _take_over(self, connection: psycopg.Connection) -> None:
-        # What the writer has settled but not committed yet would make the other connection wait.
-        self.writer.commit()
         with connection:
             reach("deliver.after_suppression_read")
             self.states |= subscribers.learn_withdrawals(

@@ -332,9 +332,9 @@ def share_outcomes(
     outcomes: Iterable[Outcome], keys: Mapping[str, list[str]], by_address: Mapping[str, Row]
 ) -> list[Outcome]:
     """Give every duplicate the outcome of the row that was sent for its address."""
+    if len(keys) == sum(map(len, keys.values())):
+        return list(outcomes)
     by_key = {outcome.key: outcome for outcome in outcomes}
-    if len(by_key) == len(keys) == sum(map(len, keys.values())):
-        return list(by_key.values())
     shared: list[Outcome] = []
     for address, same in keys.items():
         outcome = by_key[by_address[address].key]

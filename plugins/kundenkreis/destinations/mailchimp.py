@@ -40,7 +40,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -98,6 +98,21 @@ _STATES: dict[str, State] = {
 }
 
 
+class _Tags(dict[str, str]):
+    """The merge tag of each attribute: at most ten characters, never shared by two."""
+
+    def __init__(self, configured: Mapping[str, str]) -> None:
+        super().__init__({**_KNOWN_TAGS, **configured})
+
+    def __missing__(self, attribute: str) -> str:
+        tag = attribute.upper()
+        if len(tag) > 10:
+            digest = hashlib.sha256(attribute.encode()).hexdigest()[:3].upper()
+            tag = f"{tag[:7].rstrip('_')}{digest}"
+        self[attribute] = tag
+        return tag
+
+
 class Mailchimp:
     """One audience ("list" in the API) of one Mailchimp account."""
 
@@ -127,7 +142,7 @@ class Mailchimp:
         self._finding_list = threading.Lock()
         self._list: Mapping[str, Any] | None = None
         self._merge_tags: set[str] | None = None
-        self._tags: dict[str, str] = {}
+        self._tags = _Tags(settings.merge_tags)
         self._segments: list[dict[str, Any]] | None = None
         self._spelled_otherwise: dict[str, str] = {}
 
@@ -193,7 +208,7 @@ class Mailchimp:
         missing = {
             tag: {"tag": tag, "name": _label(attribute), "type": kind, "public": False}
             for attribute, kind in sorted(types.items())
-            if (tag := self._tag(attribute)) not in self._merge_tags
+            if (tag := self._tags[attribute]) not in self._merge_tags
         }
         if missing:
             # Together: the first batch waits for all of them.
@@ -280,7 +295,7 @@ class Mailchimp:
         created = status is not None
         outcomes: list[Outcome] = []
         for row in rows:
-            address = normalise_address(row.address)
+            address = row.address if row.address in done else normalise_address(row.address)
             identity = done.get(address)
             outcomes.append(
                 _refused(row.key, errors.get(address))
@@ -330,24 +345,10 @@ class Mailchimp:
             ) from None
 
     def _merge_values(self, attributes: Mapping[str, AttributeValue]) -> dict[str, Any]:
-        tags = self._tags
-        if not attributes.keys() <= tags.keys():
-            tags.update({name: self._tag(name) for name in attributes})
-        return {
-            tags[name]: value if type(value) in _TAKEN_AS_THEY_ARE else _merge_value(value)
-            for name, value in attributes.items()
-        }
-
-    def _tag(self, attribute: str) -> str:
-        """The merge tag of an attribute: at most ten characters, never shared by two."""
-        configured = self._settings.merge_tags.get(attribute) or _KNOWN_TAGS.get(attribute)
-        if configured:
-            return configured
-        tag = attribute.upper()
-        if len(tag) <= 10:
-            return tag
-        digest = hashlib.sha256(attribute.encode()).hexdigest()[:3].upper()
-        return f"{tag[:7].rstrip('_')}{digest}"
+        values: Iterable[Any] = attributes.values()
+        if not _TAKEN_AS_THEY_ARE.issuperset(map(type, values)):
+            values = map(_merge_value, values)
+        return dict(zip(map(self._tags.__getitem__, attributes), values, strict=True))
 
     def _existing_merge_tags(self) -> set[str]:
         path = f"{self._list_path()}/merge-fields"

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from kundenkreis.activation import ledger
+from kundenkreis.activation.ledger import Answer
 from kundenkreis.destinations.base import normalise_address
 from kundenkreis.errors import CredentialError
 from kundenkreis.privacy.erasure import Errand, begin, resume
@@ -363,8 +364,8 @@ def _end_forgotten_batches(connection: psycopg.Connection, errand: Errand, end: 
         "select batch_id from activation.batches_under_way where intended_at < %s order by 1",
         (before,),
     ).fetchall()
-    for (batch_id,) in found:
-        ledger.mark_unknown(connection, batch_id, "interrupted")
+    if found:
+        ledger.settle(connection, [Answer(batch_id, (), "interrupted") for (batch_id,) in found])
     return len(found)
 
 

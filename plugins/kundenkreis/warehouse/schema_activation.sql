@@ -69,9 +69,41 @@ alter table activation.ledger reset (fillfactor);
 -- each attempt dearer by a sixth.
 drop index if exists activation.ledger_plan_row;
 drop index if exists activation.ledger_publication;
-create index if not exists ledger_publications on activation.ledger using brin (
-    publication_id
+drop index if exists activation.ledger_publications;
+create index if not exists ledger_in_order on activation.ledger using brin (
+    publication_id, settled_at
 ) with (autosummarize = on);
+
+-- The contacts of the tools, as they were read and with what deliveries created since, which the tool
+-- has not been asked about yet. One row per destination and address.
+create or replace view activation.known_contacts as
+select
+    subscriber_states.destination,  -- the email tool
+    subscriber_states.address,  -- the contact; personal data
+    subscriber_states.state,  -- as in subscriber_states
+    -- the tool's id of the contact; null: it is gone from the tool, but what it said still holds
+    subscriber_states.vendor_id
+from activation.subscriber_states
+union all
+select
+    created.destination,
+    created.address,
+    'subscribed' as state,
+    created.vendor_reference as vendor_id
+from activation.ledger as created
+inner join activation.destinations on created.destination = destinations.destination
+where
+    created.settled_at > destinations.states_read_at
+    and created.state = 'confirmed'
+    and created.vendor_reference is not null
+    and created.address <> ''
+    and not exists (
+        select 1
+        from activation.subscriber_states
+        where
+            subscriber_states.destination = created.destination
+            and subscriber_states.address = created.address
+    );
 
 -- The batches on their way to a tool: written before the request, deleted in the transaction that
 -- writes what became of their rows. What a killed delivery leaves here may have been carried out or

@@ -34,7 +34,7 @@ def test_merge_tags_are_checked(tags: dict[str, str]) -> None:
 def test_merge_tags_are_short_and_never_shared() -> None:
     tool = Mailchimp(MailchimpSettings(merge_tags={"stage": "PHASE"}), KEYED)
     names = ("stage", "first_name", "monetary", "last_order_date", "last_order_day", "rfm_segment")
-    tags = [tool._tag(name) for name in names]
+    tags = [tool._tags[name] for name in names]
 
     assert tags[:3] == ["PHASE", "FNAME", "MONETARY"]
     assert len(set(tags)) == len(tags)
