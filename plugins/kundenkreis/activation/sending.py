@@ -251,11 +251,11 @@ class Sending:
             self.sent += len(answered.package.attempted) if not answered.job_id else 0
         if isinstance(outcome, list):
             self.found_to_exist |= any(one.reason_code == CONTACT_EXISTS for one in outcome)
-        rows = answered.package.attempted
         if isinstance(outcome, Submitted):
             self._answered.append(replace(answered, job_id=outcome.job_id))
         else:
             # The keys alone: what was sent need not be kept until this is settled.
+            rows = answered.package.attempted
             keys = [row.plan_row_id for row in rows]
             answer = Answer(answered.batch_id, keys, outcome, answered.sent_at)
             self._answered.append((rows[0].audience or "", answer))
@@ -283,7 +283,7 @@ class Sending:
         self.progress(self.sent)
         for job in jobs:
             reach("deliver.after_job_stored")
-            self._under_way[pool.submit(self._poll, job, job.job_id)] = job
+            self._under_way[pool.submit(self._poll, job)] = job
 
     def _is_new(self, audience: str) -> bool:
         """Whether nothing had been delivered to an audience before its first batch of these."""
@@ -310,6 +310,6 @@ class Sending:
         reach("deliver.after_request")
         return answer
 
-    def _poll(self, job: _UnderWay, job_id: str) -> list[Outcome]:
+    def _poll(self, job: _UnderWay) -> list[Outcome]:
         """In a thread of the pool: the questions for a job."""
-        return outcomes_of(self.tool, job_id, job.package.batch, self.patience)
+        return outcomes_of(self.tool, job.job_id, job.package.batch, self.patience)
