@@ -346,6 +346,39 @@ def test_an_audience_that_is_not_new_after_all_is_delivered_all_the_same(
     assert night.run([person("anna", stage="at_risk"), *people[1:]])["sent"] == 0
 
 
+def test_a_batch_never_holds_two_audiences(dsn: str, target: Path) -> None:
+    night = Night(dsn, target, MemoryTool(states=known("anna", "bert", "cora")))
+    people = [
+        person("anna", segments=("champions", "second")),
+        person("bert", segments=("champions",)),
+        person("cora", segments=("champions", "second")),
+    ]
+
+    night.run(people, segments=(CHAMPIONS, segment("second", "Second")))
+
+    assert night.tool.members == {
+        "Champions": {"anna@shop.de", "bert@shop.de", "cora@shop.de"},
+        "Second": {"anna@shop.de", "cora@shop.de"},
+    }
+
+
+def test_a_summary_counts_rows_of_the_plan_and_not_others_as_many(dsn: str, target: Path) -> None:
+    """As many attempts as rows, one of a row that an earlier plan of the publication had."""
+    night = Night(dsn, target, MemoryTool(states=known("anna")))
+    publication = night.plan([person("anna")])
+    night.deliver(publication)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "update activation.ledger set plan_row_id = 'earlier' where operation = 'add'"
+        )
+        connection.execute("update activation.plan_rows set status = 'held' where audience <> ''")
+
+    summary = night.deliver(publication)
+
+    assert summary["audiences"] == {"Champions": {"add": {"held": 1}}}
+    assert (summary["confirmed"], summary["held"], summary["sent"]) == (1, 1, 0)
+
+
 def test_merged_customers_move_nothing_and_a_changed_address_moves_over(
     dsn: str, target: Path
 ) -> None:

@@ -309,6 +309,20 @@ def test_rows_taken_for_new_that_are_not_are_refused(
     assert counts(connection, "ledger", "delivered_state", "batches_under_way") == [2, 1, 0]
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_only_who_asks_for_it_does_not_wait_for_the_disk(
+    connection: psycopg.Connection, waits: bool
+) -> None:
+    """And only for that transaction: what is recorded over the connection afterwards waits."""
+    batch_id, keys = record(connection, 1, row())
+    answer = Answer(batch_id, keys, [Outcome("anna", "confirmed")])
+    ledger.settle(connection, [answer], wait_for_disk=waits)
+
+    assert connection.execute("show synchronous_commit").fetchone() == ("on" if waits else "off",)
+    connection.commit()
+    assert connection.execute("show synchronous_commit").fetchone() == ("on",)
+
+
 def test_batches_of_every_kind_are_settled_in_one_statement(
     connection: psycopg.Connection,
 ) -> None:
